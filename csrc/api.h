@@ -1,0 +1,146 @@
+/*
+ * The whole contract between C and Python. cffi reads this text as it stands and so does gcc: no preprocessor lines.
+ *
+ * Every function returns >= 0 or -errno, prints nothing, and keeps no state of its own. Structures are owned by the
+ * caller. Where a function can fail at more than one step, it leaves the step in the structure.
+ */
+
+/* Where something failed. Python turns the names into words: NSNET_STEP_UID_MAP is "uid_map". */
+enum nsnet_step {
+	NSNET_STEP_NONE,
+	NSNET_STEP_READY,		/* no failure: the child is parked and waits for go */
+	NSNET_STEP_CLONE3,
+	NSNET_STEP_PROC,		/* /proc/PID cannot be opened, or is not procfs */
+	NSNET_STEP_SETGROUPS_DENY,
+	NSNET_STEP_UID_MAP,
+	NSNET_STEP_GID_MAP,
+	NSNET_STEP_SETNS,
+	NSNET_STEP_UNSHARE,
+	NSNET_STEP_SOCKET,		/* the socket opened inside the namespace */
+	NSNET_STEP_HANDOVER,		/* the channel between child and parent */
+	NSNET_STEP_DESCRIPTORS,
+	NSNET_STEP_SETGROUPS,
+	NSNET_STEP_SETGID,
+	NSNET_STEP_SETUID,
+	NSNET_STEP_SETSID,
+	NSNET_STEP_KEYRING,
+	NSNET_STEP_RLIMIT,
+	NSNET_STEP_CHDIR,
+	NSNET_STEP_CAPABILITIES,
+	NSNET_STEP_NO_NEW_PRIVS,
+	NSNET_STEP_PDEATHSIG,
+	NSNET_STEP_SIGNALS,
+	NSNET_STEP_THREAD,
+	NSNET_STEP_EXECVE
+};
+
+/* netlink.c ------------------------------------------------------------------------------------------------------ */
+
+/* One batch: what to send, and the room for what comes back. Sequence numbers run from first_seq to last_seq, and the
+ * last message carries NLM_F_ACK (or is a dump), so that its answer ends the talk. */
+struct nsnet_talk {
+	const uint8_t *request;
+	size_t request_len;
+	uint32_t first_seq;
+	uint32_t last_seq;
+	uint8_t *reply;			/* netlink messages of this talk, as received */
+	size_t reply_size;
+	size_t reply_len;
+	int64_t deadline;		/* CLOCK_MONOTONIC, nanoseconds */
+	int sent;			/* set when the kernel has taken the request */
+};
+
+enum nsnet_talk_status {
+	NSNET_TALK_DONE,
+	NSNET_TALK_MORE_ROOM		/* call again with a larger reply buffer */
+};
+
+int nsnet_nl_open(int protocol);
+int nsnet_nl_prepare(int fd, uint32_t *port);
+int nsnet_nl_talk(int fd, struct nsnet_talk *talk);
+
+/* visit.c -------------------------------------------------------------------------------------------------------- */
+
+/* A socket made inside another namespace, by a thread or a child that goes there in our stead. */
+struct nsnet_visit {
+	int userns_fd;			/* enter this user namespace first; -1: stay in ours */
+	int netns_fd;			/* enter this network namespace; -1: make a new one */
+	int new_userns;			/* make a user namespace to own the new network namespace */
+	const char *uid_map;		/* for new_userns, in the format of /proc/PID/uid_map */
+	const char *gid_map;
+	int family;
+	int type;
+	int protocol;
+	int step;
+};
+
+int nsnet_visit(struct nsnet_visit *visit);
+
+/* spawn.c -------------------------------------------------------------------------------------------------------- */
+
+struct nsnet_fd_move {
+	int source;
+	int target;
+};
+
+struct nsnet_ns_join {
+	int fd;
+	int type;			/* CLONE_NEW* */
+};
+
+struct nsnet_rlimit {
+	int resource;
+	uint64_t soft;
+	uint64_t hard;
+};
+
+struct nsnet_spawn {
+	/* namespaces */
+	uint64_t clone_flags;		/* CLONE_NEW*, made by clone3 itself */
+	uint64_t unshare_flags;		/* CLONE_NEW*, made by the child while the parent does something else */
+	const struct nsnet_ns_join *joins;	/* entered before unshare_flags, in this order */
+	size_t n_joins;
+	int cgroup_fd;			/* -1: the parent's cgroup */
+	int hand_over_rtnl;		/* open a NETLINK_ROUTE socket in there and pass it up */
+	const char *uid_map;		/* written by the child itself, after CLONE_NEWUSER in unshare_flags; NULL: not */
+	const char *gid_map;
+
+	/* what the command gets */
+	const char *const *paths;	/* candidates for execve, tried in this order */
+	size_t n_paths;
+	char *const *argv;
+	char *const *envp;
+	const char *cwd;		/* NULL: inherit */
+	const struct nsnet_fd_move *moves;	/* the only descriptors it keeps; sorted by target */
+	size_t n_moves;
+	const struct nsnet_rlimit *rlimits;
+	size_t n_rlimits;
+
+	/* who it is */
+	int set_ids;			/* become uid and gid (inside) */
+	uint32_t uid;
+	uint32_t gid;
+	int drop_groups;		/* setgroups(0, NULL) */
+	int drop_bounding;
+	uint64_t capabilities;		/* exactly these, in all five sets */
+	int no_new_privs;
+	int new_session;
+	int new_keyring;
+	int pdeathsig;			/* 0: none */
+
+	/* results; -1 until there is one */
+	int pid;
+	int pidfd;
+	int channel;			/* our end: reports come up, "go" goes down, end of file is exec */
+};
+
+/* What the child says. */
+struct nsnet_report {
+	int step;
+	int error;			/* errno, positive; 0 with NSNET_STEP_READY */
+};
+
+int nsnet_spawn(struct nsnet_spawn *job);
+int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step);
+int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_fd);
+int nsnet_say_go(int channel);

@@ -1,0 +1,74 @@
+"""The command line: `python -m nsnet COMMAND`, and `nsnet` as a console script.
+
+Knows which file holds which command, exit codes, and that an error is one line on stderr. Each command's file defines
+`add_arguments(parser)` and `run(options) -> exit code`; only the one that is called is imported.
+
+Exit codes: 0 done; 1 refused by the kernel or found wanting; 2 bad usage; 126 and 127 for a command that cannot be run or
+found, as shells have it; 128 + n when ended by signal n.
+"""
+
+import argparse
+import errno
+import importlib
+import sys
+from typing import List, NoReturn, Optional
+
+COMMANDS = {
+    "demo": "build a bridge and a container on it, talk to it, take it all down",
+    "gc": "remove what networks without a living owner left behind",
+    "explain": "show netlink messages, given as hex, in words",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one command. Returns the exit code; argparse exits by itself with 0 (--help) or 2."""
+    from nsnet import __version__
+    from nsnet.cli.signals import Interrupted
+    from nsnet.errors import KernelError, NsnetError, UsageError
+
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _Parser(prog="nsnet", description="User and network namespaces, joined to a bridge on the host.")
+    parser.add_argument("--version", action="version", version=f"nsnet {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name == chosen:
+            importlib.import_module(f"nsnet.cli.{name}").add_arguments(command)
+    words, trailing = _split(argv)
+    options = parser.parse_args(words)
+    options.trailing = trailing
+    try:
+        return importlib.import_module(f"nsnet.cli.{options.command}").run(options)
+    except UsageError as error:
+        return _complain(error, 2)
+    except KernelError as error:
+        if error.step == "execve":
+            return _complain(error, 127 if error.errno == errno.ENOENT else 126)
+        return _complain(error, 1)
+    except (NsnetError, OSError) as error:
+        return _complain(error, 1)
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+    except KeyboardInterrupt:
+        return 130
+
+
+def _split(argv: List[str]):
+    """(words before "--", words behind it or None): the command to be run may have options of its own."""
+    if "--" not in argv:
+        return argv, None
+    at = argv.index("--")
+    return argv[:at], argv[at + 1:]
+
+
+def _complain(error: BaseException, code: int) -> int:
+    print(f"nsnet: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,32 @@
+"""`nsnet gc`: remove what networks without a living owner left behind, and nothing else."""
+
+import argparse
+import json
+import sys
+
+from nsnet.netns import Netns
+from nsnet.ownership import collect
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one object: removed, alive, elsewhere, failed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit 0 if nothing of what it may remove is left, 1 if something could not be removed."""
+    with Netns.current() as here:
+        found = collect(here)
+    if options.json:
+        print(json.dumps(found._asdict()))
+    else:
+        for name in found.removed:
+            print(f"removed {name}")
+        for name in found.alive:
+            print(f"left {name}: its owner lives")
+        for name in found.elsewhere:
+            print(f"left {name}: it is in another network namespace; run gc there")
+        if not any(found):
+            print("nothing to remove")
+    for problem in found.failed:
+        print(f"nsnet: {problem}", file=sys.stderr)
+    return 1 if found.failed else 0

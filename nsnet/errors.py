@@ -1,0 +1,108 @@
+"""The errors that nsnet raises, and which of them an errno from the kernel becomes.
+
+Knows the hierarchy and how an error reads in one line. Imports nothing of the package and asks the kernel nothing.
+"""
+
+import errno as _errno
+import os
+from typing import List, Optional, Sequence
+
+
+class NsnetError(Exception):
+    """The base of everything that nsnet raises on purpose."""
+
+
+class UsageError(NsnetError, ValueError):
+    """A value that cannot be meant: said before any system call, naming the value and what was expected."""
+
+
+class ProtocolError(NsnetError):
+    """Bytes that are not the netlink messages they claim to be."""
+
+
+class KernelError(NsnetError, OSError):
+    """The kernel refused.
+
+    `errno`: its number (errno(3)). `step`: what was being done ("clone3", "uid_map", "execve", ...). `hint`: what on this
+    machine is known to cause it, or None.
+    """
+
+    def __init__(self, errno: int, step: str, detail: Optional[str] = None, hint: Optional[str] = None):
+        super().__init__(errno, os.strerror(errno))
+        self.step = step
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        name = _errno.errorcode.get(self.errno, str(self.errno))
+        text = f"{self.step}: {self.strerror} ({name})"
+        if self.detail:
+            text += f": {self.detail}"
+        if self.hint:
+            text += f"; {self.hint}"
+        return text
+
+
+class NetlinkError(KernelError):
+    """The kernel refused a netlink request.
+
+    `request`: the request in words. `extack`: the kernel's own sentence, or None. `attribute`: the path of the attribute
+    it blames ("IFLA_LINKINFO.IFLA_INFO_KIND"), or None. `also`: the later errors of the same batch, for a batch is not a
+    transaction and goes on after an error.
+    """
+
+    def __init__(self, errno: int, request: str, extack: Optional[str] = None, attribute: Optional[str] = None,
+                 also: Sequence["NetlinkError"] = ()):
+        words: List[str] = []
+        if extack:
+            words.append(extack)
+        if attribute:
+            words.append(f"attribute {attribute}")
+        super().__init__(errno, request, ", ".join(words) or None)
+        self.request = request
+        self.extack = extack
+        self.attribute = attribute
+        self.also = list(also)
+
+
+class AlreadyExists(NetlinkError, FileExistsError):
+    """EEXIST: a name, address or route that is there already."""
+
+
+class NotPermitted(NetlinkError, PermissionError):
+    """EPERM or EACCES: CAP_NET_ADMIN is missing over the user namespace that owns the network namespace."""
+
+
+class NoSuchObject(NetlinkError):
+    """ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL: the link, address or route that was named is not there."""
+
+
+class RollbackError(NsnetError):
+    """Undoing a failed operation failed as well.
+
+    `cause`: the error that made the undoing necessary. `left_behind`: the names of what is still there; `python -m nsnet
+    gc` removes it.
+    """
+
+    def __init__(self, cause: BaseException, left_behind: Sequence[str], undoing: BaseException):
+        super().__init__(f"{cause}; and undoing it failed: {undoing}; left behind: {', '.join(left_behind) or 'unknown'}"
+                         " (python -m nsnet gc removes it)")
+        self.cause = cause
+        self.left_behind = list(left_behind)
+
+
+_NETLINK_CLASSES = {
+    _errno.EEXIST: AlreadyExists,
+    _errno.EPERM: NotPermitted,
+    _errno.EACCES: NotPermitted,
+    _errno.ENODEV: NoSuchObject,
+    _errno.ENOENT: NoSuchObject,
+    _errno.ESRCH: NoSuchObject,
+    _errno.EADDRNOTAVAIL: NoSuchObject,
+}
+
+
+def netlink_error(errno: int, request: str, extack: Optional[str] = None, attribute: Optional[str] = None,
+                  also: Sequence[NetlinkError] = ()) -> NetlinkError:
+    """The error of the class that fits `errno`, with the kernel's words in it."""
+    return _NETLINK_CLASSES.get(errno, NetlinkError)(errno, request, extack, attribute, also)

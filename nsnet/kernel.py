@@ -1,0 +1,406 @@
+"""The only door to the C extension: descriptors, sockets, visits and children, as Python values and exceptions.
+
+The one importer of `nsnet._native`. Owns descriptors: what it opens it closes, on every path. Turns -errno into
+KernelError with the step's name. Knows no attribute and no policy.
+"""
+
+import errno
+import fcntl
+import math
+import os
+import select
+import signal as _signal
+import socket
+import struct
+import sys
+import threading
+import time
+from typing import Callable, Optional, Tuple
+
+from nsnet.errors import KernelError, NsnetError, UsageError
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"nsnet needs Linux namespaces, and this is {sys.platform}")
+
+try:
+    from nsnet._native import ffi, lib
+except ImportError as error:
+    raise ImportError(f"nsnet's C extension is missing ({error}): build it with `pip install .` in the checkout") from None
+
+# <linux/sched.h>
+CLONE_FLAGS = {
+    "time": 0x00000080, "mnt": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000,
+    "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000,
+}
+NETLINK_ROUTE = 0                   # <linux/netlink.h>
+SIOCGSKNS = 0x894C                  # <linux/sockios.h>: the netns of a socket, as a descriptor
+SIOCGIFNAME = 0x8910
+SIOCGIFINDEX = 0x8933
+SIOCETHTOOL = 0x8946
+ETHTOOL_GLINK = 0x0A                # <linux/ethtool.h>
+NS_GET_USERNS = 0xB701              # <linux/nsfs.h>
+NS_GET_NSTYPE = 0xB703
+SO_NETNS_COOKIE = 71                # <asm-generic/socket.h>, Linux 5.14
+
+DEFAULT_TIMEOUT = 30.0              # seconds that one batch may take; a machine with a contended RTNL lock is slow
+
+_IFREQ = struct.Struct("16si20x")           # <linux/if.h>, struct ifreq
+_IFREQ_POINTER = struct.Struct("@16sP16x")
+_PIDFD_INFO = struct.Struct("=Q52xi")       # <linux/pidfd.h>, struct pidfd_info: mask ... exit_code
+_PIDFD_INFO_EXIT = 1 << 3                   # Linux 6.15
+_PIDFD_GET_INFO = 0xC040FF0B                # _IOWR(0xFF, 11, 64 bytes)
+
+
+def step_name(step: int) -> str:
+    """NSNET_STEP_UID_MAP as "uid_map"."""
+    return ffi.typeof("enum nsnet_step").elements[step][len("NSNET_STEP_"):].lower()
+
+
+class Descriptor:
+    """A file descriptor with an owner: closed by close(), by `with`, or when the last reference goes."""
+
+    __slots__ = ("_fd", "__weakref__")
+
+    def __init__(self, fd: int):
+        self._fd = fd
+
+    def fileno(self) -> int:
+        if self._fd < 0:
+            raise ValueError("the descriptor is closed")
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def detach(self) -> int:
+        """Give the number away; somebody else closes it."""
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def __enter__(self) -> "Descriptor":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class RtnlSocket:
+    """A NETLINK_ROUTE socket, connected to the kernel: the hold on a network namespace.
+
+    Safe from many threads: one talk at a time. Closing waits for the talk under way.
+    """
+
+    def __init__(self, fd: int):
+        """Takes the descriptor over, and closes it if it cannot be prepared."""
+        self._descriptor = Descriptor(fd)
+        self._lock = threading.Lock()
+        self._buffer_size = 1 << 17
+        self._next_seq = 1
+        port = ffi.new("uint32_t *")
+        error = lib.nsnet_nl_prepare(fd, port)
+        if error < 0:
+            self._descriptor.close()
+            raise KernelError(-error, "socket")
+        self.port = port[0]
+
+    @classmethod
+    def open(cls) -> "RtnlSocket":
+        """In the calling thread's network namespace."""
+        fd = lib.nsnet_nl_open(NETLINK_ROUTE)
+        if fd < 0:
+            raise KernelError(-fd, "socket")
+        return cls(fd)
+
+    def fileno(self) -> int:
+        return self._descriptor.fileno()
+
+    @property
+    def closed(self) -> bool:
+        return self._descriptor.closed
+
+    def close(self) -> None:
+        with self._lock:
+            self._descriptor.close()
+
+    def talk(self, exchange_from: Callable, timeout: float = DEFAULT_TIMEOUT):
+        """Send one batch and gather its answers.
+
+        `exchange_from(first_seq)` makes the nsnet.exchange.Exchange. Returns it, fed and done. Raises KernelError:
+        ETIMEDOUT after `timeout` seconds, ENOBUFS if answers were lost; in both cases the kernel may have applied the
+        batch, so read the state again before anything else.
+        """
+        deadline = time.monotonic_ns() + int(timeout * 1e9)
+        with self._lock:
+            fd = self._descriptor.fileno()
+            exchange = exchange_from(self._next_seq)
+            self._next_seq = (exchange.last_seq + 1) & 0xFFFFFFFF
+            request = exchange.data
+            talk = ffi.new("struct nsnet_talk *")
+            request_memory = ffi.from_buffer("uint8_t[]", request)
+            talk.request, talk.request_len = request_memory, len(request)
+            talk.first_seq, talk.last_seq, talk.deadline = exchange.first_seq, exchange.last_seq, deadline
+            buffer = ffi.new("uint8_t[]", self._buffer_size)
+            talk.reply, talk.reply_size = buffer, self._buffer_size
+            while True:
+                result = lib.nsnet_nl_talk(fd, talk)
+                if result == -errno.EINTR:
+                    continue                    # Python has run its signal handlers by now
+                if result < 0:
+                    raise KernelError(-result, "netlink", "the outcome is unknown" if talk.sent else None)
+                exchange.feed(bytes(ffi.buffer(buffer, talk.reply_len)))
+                talk.reply_len = 0
+                if result == lib.NSNET_TALK_DONE:
+                    break
+        if not exchange.done:
+            raise NsnetError("netlink: the last answer of the batch did not parse as one")
+        return exchange
+
+    # What follows asks the socket about its namespace without netlink.
+
+    def netns_fd(self) -> int:
+        """A new descriptor of the socket's network namespace (SIOCGSKNS; CAP_NET_ADMIN over its owner)."""
+        try:
+            return fcntl.ioctl(self.fileno(), SIOCGSKNS)
+        except OSError as error:
+            raise KernelError(error.errno, "netns descriptor", "SIOCGSKNS needs CAP_NET_ADMIN there") from None
+
+    def may_administer(self) -> bool:
+        """Whether the caller has CAP_NET_ADMIN over the namespace's owner. Asks without changing anything."""
+        try:
+            os.close(fcntl.ioctl(self.fileno(), SIOCGSKNS))
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def ifindex(self, ifname: str) -> int:
+        """The index of a link, 0 if there is none of that name (netdevice(7))."""
+        try:
+            return _IFREQ.unpack(fcntl.ioctl(self.fileno(), SIOCGIFINDEX, _IFREQ.pack(ifname.encode(), 0)))[1]
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return 0
+            raise KernelError(error.errno, f"index of {ifname}") from None
+
+    def index_taken(self, index: int) -> bool:
+        """Whether a link has that index."""
+        try:
+            fcntl.ioctl(self.fileno(), SIOCGIFNAME, _IFREQ.pack(b"", index))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return False
+            raise KernelError(error.errno, f"link {index}") from None
+        return True
+
+    def sync_carrier(self, ifname: str) -> bool:
+        """Whether a link has carrier, and on Linux 6.8 and newer: make the kernel act on it now.
+
+        A link that gets carrier can only transmit, and a bridge port only forward, when the kernel's link watch has run;
+        a packet sent before is lost, and TCP and ARP try again after a second. ETHTOOL_GLINK waits for it
+        (ethtool_op_get_link() calls linkwatch_sync_dev()). On older kernels it only asks.
+        """
+        value = ffi.new("uint32_t[2]", [ETHTOOL_GLINK, 0])
+        request = _IFREQ_POINTER.pack(ifname.encode(), int(ffi.cast("uintptr_t", value)))
+        try:
+            fcntl.ioctl(self.fileno(), SIOCETHTOOL, request)
+        except OSError as error:
+            raise KernelError(error.errno, f"carrier of {ifname}") from None
+        return bool(value[1])
+
+    def identity(self) -> str:
+        """Names the namespace for as long as the machine runs: its cookie, which is never used again.
+
+        Before Linux 5.14 there is no cookie: then its inode, which is unique only while the namespace lives.
+        """
+        with socket.socket(fileno=os.dup(self.fileno())) as view:
+            try:
+                return f"cookie:{struct.unpack('=Q', view.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
+            except OSError as error:
+                if error.errno != errno.ENOPROTOOPT:
+                    raise KernelError(error.errno, "netns cookie") from None
+        with Descriptor(self.netns_fd()) as netns:
+            return f"inode:{os.fstat(netns.fileno()).st_ino}"
+
+
+def effective_capabilities() -> int:
+    """The calling thread's effective capabilities in its own user namespace, bit n for capability n (proc(5))."""
+    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    raise KernelError(errno.ENODATA, "capabilities", "/proc/thread-self/status has no CapEff")
+
+
+def signal_process(pidfd: int, signal: int) -> None:
+    """pidfd_send_signal(2). Says nothing if the process has ended."""
+    try:
+        _signal.pidfd_send_signal(pidfd, signal)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        raise KernelError(error.errno, f"signal {signal}") from None
+
+
+def reap(pidfd: int) -> Optional[int]:
+    """Collect a process that has ended: its exit status, negative for the signal that ended it.
+
+    None if somebody else collected it and the kernel does not tell any more (before Linux 6.15).
+    """
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+    except ChildProcessError:
+        pass
+    info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    mask, status = _PIDFD_INFO.unpack(info)
+    if not mask & _PIDFD_INFO_EXIT:
+        return None
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def has_ended(pidfd: int, timeout: Optional[float] = 0) -> bool:
+    """Whether a process has ended, waiting `timeout` seconds for it (None: for as long as it takes)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else math.ceil(max(timeout, 0) * 1000)))
+
+
+def owner_userns(netns_fd: int) -> Optional[int]:
+    """A descriptor of the user namespace that owns a network namespace; None if it lies outside the caller's (EPERM)."""
+    try:
+        return fcntl.ioctl(netns_fd, NS_GET_USERNS)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            return None
+        raise KernelError(error.errno, "owner of the netns") from None
+
+
+def open_namespace(path: str, kind: str) -> Descriptor:
+    """The descriptor of a namespace file; UsageError if it is anything else."""
+    try:
+        descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise KernelError(error.errno, f"open {path}") from None
+    try:
+        found = fcntl.ioctl(descriptor.fileno(), NS_GET_NSTYPE)
+    except OSError:
+        found = 0
+    if found != CLONE_FLAGS[kind]:
+        descriptor.close()
+        raise UsageError(f"{path!r}: expected a file that is a {kind} namespace")
+    return descriptor
+
+
+def visit(family: int, type: int, protocol: int, *, netns_fd: int = -1, userns_fd: int = -1,
+          maps: Optional[Tuple[str, str]] = None) -> int:
+    """The descriptor of a socket made inside a network namespace, without moving the caller.
+
+    `netns_fd`: the namespace; -1 makes a new one. `userns_fd`: the user namespace to enter first. `maps`: (uid_map,
+    gid_map) of a new user namespace that is to own the new network namespace.
+    """
+    keep = [ffi.new("char[]", text.encode()) for text in maps] if maps else [ffi.NULL, ffi.NULL]
+    job = ffi.new("struct nsnet_visit *", {
+        "userns_fd": userns_fd, "netns_fd": netns_fd, "new_userns": 1 if maps else 0, "uid_map": keep[0],
+        "gid_map": keep[1], "family": family, "type": type, "protocol": protocol})
+    fd = lib.nsnet_visit(job)
+    if fd < 0:
+        raise KernelError(-fd, step_name(job.step))
+    return fd
+
+
+class Child:
+    """A process made by clone3, from the moment of the call: what C reports lands here, whatever Python is doing.
+
+    `spec`: the fields of struct nsnet_spawn, strings and lists as Python has them. The object keeps the memory alive.
+    """
+
+    _STRINGS = ("cwd", "uid_map", "gid_map")
+
+    def __init__(self, spec: dict):
+        self._keep = []
+        job = self._job = ffi.new("struct nsnet_spawn *", {"pid": -1, "pidfd": -1, "channel": -1, "cgroup_fd": -1})
+        spec = dict(spec)
+        for name in ("paths", "argv", "envp"):
+            self._words(name, spec.pop(name))
+        job.n_paths = len(self._keep[0]) - 1
+        for name in ("joins", "moves", "rlimits"):
+            rows = spec.pop(name)
+            kind = {"joins": "ns_join", "moves": "fd_move", "rlimits": "rlimit"}[name]
+            array = ffi.new(f"struct nsnet_{kind}[]", rows or 1)
+            self._keep.append(array)
+            setattr(job, name, array)
+            setattr(job, f"n_{name}", len(rows))
+        for name, value in spec.items():
+            if name in self._STRINGS:
+                value = ffi.NULL if value is None else ffi.new("char[]", os.fsencode(value))
+                self._keep.append(value)
+            setattr(job, name, value)
+
+    def _words(self, name: str, words) -> None:
+        strings = [ffi.new("char[]", os.fsencode(word)) for word in words]
+        array = ffi.new("char *[]", strings + [ffi.NULL])
+        self._keep += [array] if name == "paths" else [strings, array]
+        if name == "paths":
+            self._keep.append(strings)
+        setattr(self._job, name, array)
+
+    @property
+    def pid(self) -> int:
+        return self._job.pid
+
+    @property
+    def pidfd(self) -> int:
+        return self._job.pidfd
+
+    def clone(self) -> None:
+        error = lib.nsnet_spawn(self._job)
+        if error < 0:
+            raise KernelError(-error, "clone3")
+
+    def write_maps(self, uid_map: str, gid_map: str, deny_setgroups: bool) -> None:
+        step = ffi.new("int *")
+        error = lib.nsnet_write_maps(self.pid, int(deny_setgroups), uid_map.encode(), gid_map.encode(), step)
+        if error < 0:
+            raise KernelError(-error, step_name(step[0]))
+
+    def receive(self) -> Tuple[Optional[str], int, int]:
+        """(step, errno, descriptor or -1) of the next report; (None, 0, -1) at end of file."""
+        report, passed = ffi.new("struct nsnet_report *"), ffi.new("int *")
+        while True:
+            result = lib.nsnet_receive_report(self._job.channel, report, passed)
+            if result == -errno.EINTR:
+                continue
+            if result < 0:
+                raise KernelError(-result, "handover")
+            if result == 0:
+                return None, 0, -1
+            return step_name(report.step), report.error, passed[0]
+
+    def say_go(self) -> None:
+        error = lib.nsnet_say_go(self._job.channel)
+        if error < 0:
+            raise KernelError(-error, "go")
+
+    def close_channel(self) -> None:
+        fd, self._job.channel = self._job.channel, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def close_pidfd(self) -> None:
+        fd, self._job.pidfd = self._job.pidfd, -1
+        if fd >= 0:
+            os.close(fd)

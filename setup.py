@@ -1,0 +1,65 @@
+"""Builds and installs nsnet. The package is Python and one C extension (csrc/, through cffi)."""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "nsnet" / "__init__.py").read_text(), re.M).group(1)
+
+
+def refuse(reason: str) -> None:
+    sys.exit(f"nsnet cannot be built: {reason}")
+
+
+class BuildExtension(build_ext):
+    """Says what is missing in one line, before a compiler can say it in a page."""
+
+    def run(self) -> None:
+        if not sys.platform.startswith("linux"):
+            refuse(f"it needs Linux namespaces, and this is {sys.platform}")
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+        if not shutil.which(compiler):
+            refuse(f"no C compiler: {compiler!r} is not in PATH (Debian: apt-get install gcc libc6-dev)")
+        headers = Path(sysconfig.get_path("include"))
+        if not (headers / "Python.h").exists():
+            refuse(f"no Python headers: {headers}/Python.h is missing (Debian: apt-get install python3-dev)")
+        if not Path("/usr/include/linux/rtnetlink.h").exists() and not os.environ.get("CC"):
+            refuse("no kernel headers: /usr/include/linux is missing (Debian: apt-get install linux-libc-dev)")
+        super().run()
+        if not self.inplace and (HERE / ".git").exists():
+            # In a checkout `python -m nsnet` imports ./nsnet, which shadows the installed package: give it the
+            # extension as well.
+            self.copy_extensions_to_source()
+
+
+setup(
+    name="nsnet",
+    version=VERSION,
+    description="Linux user and network namespaces, joined to a bridge, over raw system calls and raw rtnetlink",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9",
+    packages=["nsnet", "nsnet.cli"],
+    install_requires=["cffi>=1.15"],
+    extras_require={"test": ["pytest>=7", "hypothesis>=6.80"]},
+    cffi_modules=["csrc/build.py:ffibuilder"],
+    cmdclass={"build_ext": BuildExtension},
+    options={"bdist_wheel": {"py_limited_api": "cp39"}},
+    entry_points={"console_scripts": ["nsnet = nsnet.cli:main"]},
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C",
+        "Programming Language :: Python :: 3",
+        "Topic :: System :: Networking",
+    ],
+    zip_safe=False,
+)
