@@ -17,6 +17,7 @@ from nsnet import kernel, requests, rtnl, values
 from nsnet.errors import KernelError, NetlinkError, NoSuchObject, UsageError
 from nsnet.exchange import Exchange, Outcome, Request
 from nsnet.explain import explain
+from nsnet.hints import why_refused
 from nsnet.objects import Address, Link, Neighbour, Route
 
 DUMP_TRIES = 5                      # a dump that the kernel flags as inconsistent is asked for again this often
@@ -200,6 +201,14 @@ class Netns(Verbs):
         `beside`: owned by the same user namespace as that one. Raises KernelError with step "clone3", "unshare" or
         "uid_map" where that is forbidden.
         """
+        try:
+            return cls._new(beside)
+        except KernelError as error:
+            error.hint = why_refused(error.step, error.errno)
+            raise
+
+    @classmethod
+    def _new(cls, beside: Optional["Netns"]) -> "Netns":
         route = (_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
         if beside is not None and beside._userns is not None:
             fd = kernel.visit(*route, userns_fd=beside._userns.fileno())
@@ -312,6 +321,10 @@ class Netns(Verbs):
             if not self.socket_of_rtnl.index_taken(index):
                 return index
 
+    def find(self, ifname: str) -> int:
+        """The ifindex of the link of that name, 0 if there is none. Asks without netlink (netdevice(7))."""
+        return self.socket_of_rtnl.ifindex(ifname)
+
     def index_of(self, link: LinkLike) -> int:
         """The ifindex of a link. Raises NoSuchObject for a name that is not there."""
         if isinstance(link, int) and not isinstance(link, bool):
@@ -320,7 +333,7 @@ class Netns(Verbs):
             return link.index
         if not isinstance(link, str) or not 1 <= len(link.encode()) <= 15:
             raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to 15 bytes")
-        index = self.socket_of_rtnl.ifindex(link)
+        index = self.find(link)
         if not index:
             raise NoSuchObject(errno.ENODEV, f"link {link}")
         return index

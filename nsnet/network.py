@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from nsnet import ownership, values
-from nsnet.errors import NoSuchObject, RollbackError, UsageError
+from nsnet.errors import RollbackError, UsageError
 from nsnet.netns import LinkRef, Netns
 from nsnet.ownership import Claim
 from nsnet.process import Process
@@ -187,9 +187,9 @@ class Network:
                 return
             for container in self._containers:
                 container._abandon()
-            with self._step("bridge", *(f"delete {name}" for name in self._attachments), f"disable {self.bridge}",
-                            f"delete {self.bridge}"):
-                ownership.remove_links(self.netns, claim.group, claim.mark, claim.names)
+            with self._step("bridge") as what:
+                for name in ownership.remove_links(self.netns, claim.group, claim.mark, claim.names):
+                    what += [f"disable {name}", f"delete {name}"] if name == self.bridge else [f"delete {name}"]
             claim.release()
             self._claim = self._ref = None
             self._attachments.clear()
@@ -320,18 +320,16 @@ class Network:
         with self._lock:
             if self._attachments.get(attachment.host_ifname) is not attachment:
                 return
-            with self._step("veth", f"delete {attachment.host_ifname} if it still exists"):
-                self._delete_veth(attachment.host_ifname)
+            with self._step("veth") as what:
+                deleted = self._delete_veth(attachment.host_ifname)
+                what.append(f"delete {attachment.host_ifname}" if deleted else f"{attachment.host_ifname} is gone already")
             del self._attachments[attachment.host_ifname]
 
-    def _delete_veth(self, host_ifname: str) -> None:
-        try:
-            index = self.netns.index_of(host_ifname)
-        except NoSuchObject:
-            pass
-        else:
-            ownership.remove_link(self.netns, index, self._claim.group, self._claim.mark, (host_ifname,))
-        self._claim.drop(host_ifname)
+    def _delete_veth(self, host_ifname: str) -> bool:
+        claim = self._claim
+        deleted = ownership.remove_link(self.netns, host_ifname, claim.group, claim.mark, (host_ifname,))
+        claim.drop(host_ifname)
+        return deleted
 
     def _remove(self, container: Container) -> None:
         with self._lock:
@@ -361,11 +359,13 @@ class Network:
             raise RollbackError(cause, names, error) from cause
 
     @contextmanager
-    def _step(self, name: str, *what: str) -> Iterator[None]:
+    def _step(self, name: str, *what: str) -> Iterator[List[str]]:
+        """Times a stage. What it yields may be added to, where only the kernel's answer tells what was done."""
+        words = list(what)
         started = time.perf_counter()
-        yield
-        if self._on_step is not None:
-            self._on_step(Step(name, what, time.perf_counter() - started))
+        yield words
+        if self._on_step is not None and words:
+            self._on_step(Step(name, tuple(words), time.perf_counter() - started))
 
 
 def _random_lladdr() -> str:

@@ -185,10 +185,10 @@ def is_ours(link: Link, group: int, mark: str, names: Iterable[str]) -> bool:
     return link.group == group and (link.ifalias == mark or (not link.ifalias and link.ifname in names))
 
 
-def remove_link(netns: Netns, index: int, group: int, mark: str, names: Iterable[str]) -> bool:
-    """Delete one link if it is there and ours. Returns whether it was."""
+def remove_link(netns: Netns, ifname: str, group: int, mark: str, names: Iterable[str]) -> bool:
+    """Delete the link of that name if it is there and ours. Returns whether it was."""
     try:
-        link = netns.link(index)
+        link = netns.link(ifname)
     except NoSuchObject:
         return False
     if not is_ours(link, group, mark, names):
@@ -198,13 +198,13 @@ def remove_link(netns: Netns, index: int, group: int, mark: str, names: Iterable
 
 
 def remove_links(netns: Netns, group: int, mark: str, names: Iterable[str]) -> List[str]:
-    """Delete all links of a claim; bridges are set down first. Returns the names of those that were there.
+    """Delete all links of a claim; bridges are set down first. Returns the names of those that were there, bridges last.
 
     One group delete, which waits once for the kernel, unless somebody else's link is in the group: then one by one.
     """
     names = set(names)
     members = [link for link in netns.links() if link.group == group]
-    ours = [link for link in members if is_ours(link, group, mark, names)]
+    ours = sorted((link for link in members if is_ours(link, group, mark, names)), key=lambda link: link.kind == "bridge")
     if not ours:
         return []
     with netns.batch() as net:

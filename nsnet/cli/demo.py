@@ -14,7 +14,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from nsnet import idmap, process, values
-from nsnet.cli.signals import Stop, stoppable
+from nsnet.cli.signals import Interrupted, Stop, stoppable
 from nsnet.errors import UsageError
 from nsnet.netns import Netns
 from nsnet.network import Container, Network, Step
@@ -85,7 +85,9 @@ class Demo:
         self.message = options.message.encode(errors="surrogateescape") + b"\n"
         self.keep, self.json = options.keep, options.json
         self.steps: List[Step] = []
-        self.received = b""
+        self.sent = self.received = b""
+        self.setup = self.teardown = 0.0
+        self.left: List[str] = []
         self.container: Optional[Container] = None
         self.ready_fd = -1
 
@@ -99,13 +101,14 @@ class Demo:
         """One step, as it is done."""
         self.steps.append(step)
         for number, what in enumerate(step.what):
-            took = f"{step.seconds * 1e6:8.0f} us" if number == len(step.what) - 1 else ""
+            took = f"{_us(step.seconds):8} us" if number == len(step.what) - 1 else ""
             self.say(f"  {step.name if number == 0 else '':<11}{what:<76}{took}".rstrip())
 
     # --- the run ---
 
     def run(self, stop: Stop) -> int:
         with Netns.host() as host:
+            self.host = host
             mode = "private" if host.private else "root" if os.geteuid() == 0 else "net_admin"
             self.say({
                 "private": "No CAP_NET_ADMIN over this network namespace: on a private \"host\", in user and network namespaces"
@@ -113,36 +116,49 @@ class Demo:
                 "root": "On this host, as root.",
                 "net_admin": "On this host, with CAP_NET_ADMIN.",
             }[mode])
-            network = Network(self.bridge, address=self.gateway, netns=host, mtu=self.mtu, on_step=self.show)
-            started, ended = time.perf_counter(), 0.0
-            undone_steps = 0
+            self.before = self.ours()
+            self.network = Network(self.bridge, address=self.gateway, netns=host, mtu=self.mtu, on_step=self.show)
+            # A signal may come at any moment, the first one between two statements of the undoing too: then once more.
             try:
-                self.say("Setting up:")
-                self.launch(network)
-                ended = time.perf_counter()
-                undone_steps = len(self.steps)
-                self.say(f"  up in {(ended - started) * 1e6:.0f} us")
-                result = self.use(host, stop)
-            finally:
+                try:
+                    result = self.work()
+                finally:
+                    with stop.shielded():
+                        self.undo()
+            except Interrupted:
                 with stop.shielded():
-                    if network.is_up:
-                        self.say("Taking down:")
-                    undoing = time.perf_counter()
-                    if self.container is not None and self.container.attachment is not None:
-                        self.container.remove()
-                    network.down()
-                    undone = time.perf_counter()
-                    left = self.left_behind(host) if undone_steps else []
-            self.say("Left behind: " + (", ".join(left) or "nothing"))
+                    self.undo()
+                raise
             if self.json:
                 print(json.dumps({
-                    "mode": mode, "steps": [{"name": step.name, "us": round(step.seconds * 1e6)} for step in self.steps],
+                    "mode": mode, "steps": [{"name": step.name, "us": _us(step.seconds)} for step in self.steps],
                     "sent": self.sent.decode(errors="replace"), "received": self.received.decode(errors="replace"),
-                    "setup_us": round((ended - started) * 1e6), "teardown_us": round((undone - undoing) * 1e6),
-                    "left_behind": left}))
-            return 1 if left else result
+                    "setup_us": _us(self.setup), "teardown_us": _us(self.teardown), "left_behind": self.left}))
+            if stop.received is not None:
+                raise Interrupted(stop.received)
+            return 1 if self.left else result
 
-    sent = b""
+    def work(self) -> int:
+        """Up, and in use."""
+        self.say("Setting up:")
+        started = time.perf_counter()
+        self.launch(self.network)
+        self.setup = time.perf_counter() - started
+        self.say(f"  up in {_us(self.setup)} us")
+        return self.use(self.host)
+
+    def undo(self) -> None:
+        """Down, and the proof. May be called again; then it does what was not done."""
+        if self.network.is_up:
+            self.say("Taking down:")
+        started = time.perf_counter()
+        if self.container is not None:
+            self.container.remove()
+        self.network.down()
+        self.teardown = self.teardown or time.perf_counter() - started
+        if self.steps:
+            self.left = self.left_behind()
+            self.say("Left behind: " + (", ".join(self.left) or "nothing"))
 
     def launch(self, network: Network) -> None:
         own_uids, own_gids = process.own_maps()         # as the seed's config does; the interpreter may be ours alone
@@ -161,7 +177,7 @@ class Demo:
         finally:
             os.close(theirs)
 
-    def use(self, host: Netns, stop: Stop) -> int:
+    def use(self, host: Netns) -> int:
         """Talk to what was launched; with --keep, then wait for its end or ours."""
         result = 0
         if self.argv is None or not self.keep:
@@ -243,13 +259,21 @@ class Demo:
                 f"  echo {self.message[:-1].decode(errors='replace')} | {enter}nc -q 1 {self.address.ip} {self.port}\n"
                 f"Take it down with Ctrl-C, or from elsewhere with: kill {os.getpid()}")
 
-    def left_behind(self, host: Netns) -> List[str]:
-        """What of ours is still there: links by name, the process by number."""
-        names = {link.ifname for link in host.links()}
-        left = [name for name in (self.bridge, self.host_ifname) if name in names]
+    def ours(self) -> Dict[str, int]:
+        """The links that are there under our names, with their indexes."""
+        indexes = {name: self.host.find(name) for name in (self.bridge, self.host_ifname)}
+        return {name: index for name, index in indexes.items() if index}
+
+    def left_behind(self) -> List[str]:
+        """What is there and was not before: links by name, the process by number."""
+        left = [name for name, index in self.ours().items() if self.before.get(name) != index]
         if self.container is not None and self.container.returncode is None:
             left.append(f"process {self.container.pid}")
         return left
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
 
 
 def _addresses(subnet: str, gateway: Optional[str], address: Optional[str]) -> Tuple[values.Address, values.Address]:
