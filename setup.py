@@ -13,32 +13,32 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "nsnet" / "__init__.py").read_text(), re.M).group(1)
+COMPILING = {"build", "build_ext", "bdist_wheel", "develop", "editable_wheel", "install"}
 
 
-def refuse(reason: str) -> None:
-    sys.exit(f"nsnet cannot be built: {reason}")
+def check_machine() -> None:
+    """Say what is missing in one line, before setuptools and a compiler say it in a page."""
+    if not sys.platform.startswith("linux"):
+        sys.exit(f"nsnet cannot be built: it needs Linux namespaces, and this is {sys.platform}")
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if not shutil.which(compiler):
+        sys.exit(f"nsnet cannot be built: no C compiler, {compiler!r} is not in PATH (Debian: apt-get install gcc libc6-dev)")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        sys.exit(f"nsnet cannot be built: no Python headers, {header} is missing (Debian: apt-get install python3-dev)")
 
 
 class BuildExtension(build_ext):
-    """Says what is missing in one line, before a compiler can say it in a page."""
-
     def run(self) -> None:
-        if not sys.platform.startswith("linux"):
-            refuse(f"it needs Linux namespaces, and this is {sys.platform}")
-        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
-        if not shutil.which(compiler):
-            refuse(f"no C compiler: {compiler!r} is not in PATH (Debian: apt-get install gcc libc6-dev)")
-        headers = Path(sysconfig.get_path("include"))
-        if not (headers / "Python.h").exists():
-            refuse(f"no Python headers: {headers}/Python.h is missing (Debian: apt-get install python3-dev)")
-        if not Path("/usr/include/linux/rtnetlink.h").exists() and not os.environ.get("CC"):
-            refuse("no kernel headers: /usr/include/linux is missing (Debian: apt-get install linux-libc-dev)")
         super().run()
         if not self.inplace and (HERE / ".git").exists():
             # In a checkout `python -m nsnet` imports ./nsnet, which shadows the installed package: give it the
             # extension as well.
             self.copy_extensions_to_source()
 
+
+if COMPILING & set(sys.argv):
+    check_machine()
 
 setup(
     name="nsnet",

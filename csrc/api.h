@@ -58,6 +58,7 @@ enum nsnet_talk_status {
 int nsnet_nl_open(int protocol);
 int nsnet_nl_prepare(int fd, uint32_t *port);
 int nsnet_nl_talk(int fd, struct nsnet_talk *talk);
+int nsnet_nl_drain(int fd);
 
 /* visit.c -------------------------------------------------------------------------------------------------------- */
 

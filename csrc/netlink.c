@@ -168,3 +168,18 @@ int nsnet_nl_talk(int fd, struct nsnet_talk *talk)
 	}
 	return NSNET_TALK_DONE;
 }
+
+/* Throw away what an interrupted talk left: its answers, and the rest of a dump, which would make the next one EBUSY. */
+int nsnet_nl_drain(int fd)
+{
+	uint8_t byte;
+
+	for (;;) {
+		ssize_t len = recv(fd, &byte, sizeof(byte), MSG_DONTWAIT | MSG_TRUNC);
+
+		if (len < 0 && errno == EAGAIN)
+			return 0;
+		if (len < 0 && errno != EINTR && errno != ENOBUFS)
+			return -errno;
+	}
+}

@@ -44,6 +44,9 @@ SO_NETNS_COOKIE = 71                # <asm-generic/socket.h>, Linux 5.14
 
 DEFAULT_TIMEOUT = 30.0              # seconds that one batch may take; a machine with a contended RTNL lock is slow
 
+REPLY_BYTES = 1 << 17               # room for replies between two looks at them; at least two datagrams of 64 KiB
+
+_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 _IFREQ = struct.Struct("16si20x")           # <linux/if.h>, struct ifreq
 _IFREQ_POINTER = struct.Struct("@16sP16x")
 _PIDFD_INFO = struct.Struct("=Q52xi")       # <linux/pidfd.h>, struct pidfd_info: mask ... exit_code
@@ -103,8 +106,8 @@ class RtnlSocket:
         """Takes the descriptor over, and closes it if it cannot be prepared."""
         self._descriptor = Descriptor(fd)
         self._lock = threading.Lock()
-        self._buffer_size = 1 << 17
         self._next_seq = 1
+        self._interrupted = False       # a talk was sent and not heard to its end
         port = ffi.new("uint32_t *")
         error = lib.nsnet_nl_prepare(fd, port)
         if error < 0:
@@ -141,6 +144,8 @@ class RtnlSocket:
         deadline = time.monotonic_ns() + int(timeout * 1e9)
         with self._lock:
             fd = self._descriptor.fileno()
+            if self._interrupted:
+                self._drain()
             exchange = exchange_from(self._next_seq)
             self._next_seq = (exchange.last_seq + 1) & 0xFFFFFFFF
             request = exchange.data
@@ -148,8 +153,9 @@ class RtnlSocket:
             request_memory = ffi.from_buffer("uint8_t[]", request)
             talk.request, talk.request_len = request_memory, len(request)
             talk.first_seq, talk.last_seq, talk.deadline = exchange.first_seq, exchange.last_seq, deadline
-            buffer = ffi.new("uint8_t[]", self._buffer_size)
-            talk.reply, talk.reply_size = buffer, self._buffer_size
+            buffer = _new_uncleared("uint8_t[]", REPLY_BYTES)
+            talk.reply, talk.reply_size = buffer, REPLY_BYTES
+            self._interrupted = True
             while True:
                 result = lib.nsnet_nl_talk(fd, talk)
                 if result == -errno.EINTR:
@@ -160,9 +166,16 @@ class RtnlSocket:
                 talk.reply_len = 0
                 if result == lib.NSNET_TALK_DONE:
                     break
+            self._interrupted = False
         if not exchange.done:
             raise NsnetError("netlink: the last answer of the batch did not parse as one")
         return exchange
+
+    def _drain(self) -> None:
+        error = lib.nsnet_nl_drain(self._descriptor.fileno())
+        if error < 0:
+            raise KernelError(-error, "netlink")
+        self._interrupted = False
 
     # What follows asks the socket about its namespace without netlink.
 

@@ -181,7 +181,7 @@ class Netns(Verbs):
                  private: bool = False):
         self.netns = self
         self.socket_of_rtnl = rtnl_socket
-        self.private = private          # a stand-in for the host, made by host()
+        self.private = private          # made by us: nothing but this process and what is attached holds it
         self._fd, self._userns = fd, userns
         self._here = here               # the namespace of the threads of this process
         self._next_index = 2 if fresh else 0
@@ -212,14 +212,15 @@ class Netns(Verbs):
         route = (_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
         if beside is not None and beside._userns is not None:
             fd = kernel.visit(*route, userns_fd=beside._userns.fileno())
-            return cls(kernel.RtnlSocket(fd), fresh=True, userns=kernel.Descriptor(os.dup(beside._userns.fileno())))
+            return cls(kernel.RtnlSocket(fd), fresh=True, private=True,
+                       userns=kernel.Descriptor(os.dup(beside._userns.fileno())))
         try:
-            return cls(kernel.RtnlSocket(kernel.visit(*route)), fresh=True)
+            return cls(kernel.RtnlSocket(kernel.visit(*route)), fresh=True, private=True)
         except KernelError as error:
             if error.errno != errno.EPERM:
                 raise
         fd = kernel.visit(*route, maps=(f"0 {os.geteuid()} 1\n", f"0 {os.getegid()} 1\n"))
-        made = cls(kernel.RtnlSocket(fd), fresh=True)
+        made = cls(kernel.RtnlSocket(fd), fresh=True, private=True)
         made._userns = made._owner()
         return made
 
@@ -247,7 +248,7 @@ class Netns(Verbs):
 
     @classmethod
     def host(cls) -> "Netns":
-        """The caller's namespace if it has CAP_NET_ADMIN there, else a new one that stands in for it (`private` is True).
+        """The caller's namespace if it has CAP_NET_ADMIN there, else a new one that stands in for it (then `private` is True).
 
         From a private host nothing outside is reachable, and nothing outside reaches it; `connect()` and `socket()` do.
         """
@@ -256,7 +257,6 @@ class Netns(Verbs):
             return here
         here.close()
         made = cls.new()
-        made.private = True
         made.set_link(made.lo, up=True)
         return made
 

@@ -217,7 +217,7 @@ class Network:
         `options`: those of `spawn`. Raises UsageError before anything is done; KernelError if a step fails, and then
         everything that this call did is undone.
         """
-        new = set(new)
+        new, capabilities = set(new), tuple(capabilities)
         if "net" not in new:
             raise UsageError(f"new {sorted(new)!r}: expected 'net' among them")
         with self._lock:

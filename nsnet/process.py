@@ -273,6 +273,16 @@ class Process:
             finally:
                 self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_child", None) is None:
+            return
+        if self._parked or self._written_maps is not None:
+            self._abandon()             # nobody can tell it to go any more
+        elif self.pidfd >= 0:
+            if self.returncode is None and kernel.has_ended(self.pidfd):
+                kernel.reap(self.pidfd)
+            self.close()
+
     def __enter__(self) -> "Process":
         return self
 
