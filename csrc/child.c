@@ -31,6 +31,7 @@ int nsnet_channel(int ends[2])
 long nsnet_clone(uint64_t flags, int cgroup_fd, int *pidfd)
 {
 	struct clone_args args;
+	long pid;
 
 	memset(&args, 0, sizeof(args));
 	args.flags = flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
@@ -40,7 +41,10 @@ long nsnet_clone(uint64_t flags, int cgroup_fd, int *pidfd)
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup_fd;
 	}
-	return raw_syscall2(SYS_clone3, &args, sizeof(args));
+	pid = raw_syscall2(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		*pidfd = -1;	/* the kernel may have written the number of one that it has taken back */
+	return pid;
 }
 
 void nsnet_block_signals(sigset_t *saved)

@@ -4,11 +4,12 @@
 shown as hex, with the place where the sense ended. Used by NSNET_TRACE=1 and `python -m nsnet explain`.
 """
 
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Optional
 
 from nsnet import rtnl
 from nsnet.errors import ProtocolError
-from nsnet.wire import (NLA_F_NESTED, NLA_TYPE_MASK, Choice, Layout, Message, Table, attributes, locate, messages)
+from nsnet.wire import (MAX_DEPTH, NLA_F_NESTED, NLA_TYPE_MASK, Choice, Layout, Message, Table, attributes, locate,
+                        messages)
 
 _ANY_FLAGS = ((rtnl.NLM_F_REQUEST, "REQUEST"), (rtnl.NLM_F_MULTI, "MULTI"), (rtnl.NLM_F_ACK, "ACK"),
               (rtnl.NLM_F_ECHO, "ECHO"), (rtnl.NLM_F_DUMP_INTR, "DUMP_INTR"), (rtnl.NLM_F_DUMP_FILTERED, "DUMP_FILTERED"))
@@ -54,6 +55,7 @@ def _message(message: Message) -> List[str]:
 
 
 def _layout(layout: Layout, payload: bytes, indent: int) -> List[str]:
+    """`indent` is the depth as well; below MAX_DEPTH bytes are shown as they are."""
     try:
         header = layout.fixed.decode(payload)
     except ProtocolError as error:
@@ -64,10 +66,8 @@ def _layout(layout: Layout, payload: bytes, indent: int) -> List[str]:
 
 def _attrs(table: Table, data: bytes, start: int, indent: int) -> List[str]:
     margin, lines = "  " * indent, []
-    try:
-        siblings: Mapping = table.decode(data, 0, start)
-    except ProtocolError:
-        siblings = {}
+    if indent > MAX_DEPTH:
+        return [f"{margin}! nested more than {MAX_DEPTH} deep"] + _hex(data[start:], indent)
     try:
         for kind, first, end in attributes(data, start):
             payload = data[first:end]
@@ -77,7 +77,7 @@ def _attrs(table: Table, data: bytes, start: int, indent: int) -> List[str]:
                 lines.append(f"{margin}{table.prefix}({kind & NLA_TYPE_MASK}){nest} {payload.hex() or 'empty'}")
                 continue
             name, attr = row
-            codec = attr.codec.pick(siblings) if isinstance(attr.codec, Choice) else attr.codec
+            codec = attr.codec.pick_from(table, data, start) if isinstance(attr.codec, Choice) else attr.codec
             if isinstance(codec, Layout):
                 lines += [f"{margin}{table.constant(name)}"] + _layout(codec, payload, indent + 1)
             elif getattr(codec, "table", None) is not None:

@@ -5,6 +5,7 @@ which the last is no id. The kernel takes numbers modulo 2**32, so "0 4294967296
 every number is checked here. Does not know who the caller is; process.py asks and chooses.
 """
 
+import re
 from typing import Iterable, Mapping, NamedTuple, Optional, Tuple, Union
 
 from nsnet.errors import UsageError
@@ -30,10 +31,11 @@ def check(value: Maps, what: str = "uid_map") -> Tuple[Range, ...]:
 
     Raises UsageError for a number outside 0 to 2**32 - 2, a range that wraps, ranges that overlap on either side, too many.
     """
-    if isinstance(value, Mapping):
-        rows = [(inside, outside, 1) for inside, outside in value.items()]
-    else:
-        rows = [tuple(row) for row in value]
+    try:
+        rows = ([(inside, outside, 1) for inside, outside in value.items()] if isinstance(value, Mapping)
+                else [tuple(row) for row in value])
+    except TypeError:
+        raise UsageError(f"{what} {value!r}: expected {{inside: outside}} or (inside, outside, count) tuples") from None
     ranges = []
     for row in rows:
         if len(row) != 3:
@@ -80,7 +82,7 @@ def parse_option(value: str, what: str) -> Tuple[Range, ...]:
     rows = []
     for part in value.split(","):
         words = part.split(":")
-        if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
+        if len(words) != 3 or not all(re.fullmatch(r"[0-9]{1,10}", word) for word in words):
             raise UsageError(f"{what} {value!r}: expected INSIDE:OUTSIDE:COUNT, several separated by commas")
         rows.append(tuple(int(word) for word in words))
     return check(rows, what)

@@ -197,23 +197,22 @@ class RtnlSocket:
         return True
 
     def ifindex(self, ifname: str) -> int:
-        """The index of a link, 0 if there is none of that name (netdevice(7))."""
-        try:
-            return _IFREQ.unpack(fcntl.ioctl(self.fileno(), SIOCGIFINDEX, _IFREQ.pack(ifname.encode(), 0)))[1]
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                return 0
-            raise KernelError(error.errno, f"index of {ifname}") from None
+        """The index of a link, 0 if there is none of that name (netdevice(7)). An altname is no name."""
+        index = self._ifreq(SIOCGIFINDEX, ifname.encode(), 0)[1]
+        return index if index and self._ifreq(SIOCGIFNAME, b"", index)[0].rstrip(b"\0") == ifname.encode() else 0
 
     def index_taken(self, index: int) -> bool:
         """Whether a link has that index."""
+        return self._ifreq(SIOCGIFNAME, b"", index)[0] != b""
+
+    def _ifreq(self, request: int, ifname: bytes, index: int) -> Tuple[bytes, int]:
+        """(name, index) from an ioctl that takes the one for the other; (b"", 0) if there is no such link."""
         try:
-            fcntl.ioctl(self.fileno(), SIOCGIFNAME, _IFREQ.pack(b"", index))
+            return _IFREQ.unpack(fcntl.ioctl(self.fileno(), request, _IFREQ.pack(ifname, index)))
         except OSError as error:
             if error.errno == errno.ENODEV:
-                return False
-            raise KernelError(error.errno, f"link {index}") from None
-        return True
+                return b"", 0
+            raise KernelError(error.errno, f"link {ifname.decode() or index}") from None
 
     def sync_carrier(self, ifname: str) -> bool:
         """Whether a link has carrier, and on Linux 6.8 and newer: make the kernel act on it now.

@@ -453,6 +453,7 @@ class Netns(Verbs):
 
     @property
     def closed(self) -> bool:
+        """Whether close() was called."""
         return self.socket_of_rtnl.closed
 
     def close(self) -> None:

@@ -259,6 +259,12 @@ class Network:
                 self._undo(error, self._forget_failed, None, plan, was_up)
                 raise
 
+    def check(self, *, address: Addresses, ifname: str = "eth0", host_ifname: Optional[str] = None,
+              lladdr: Optional[str] = None, default_route: bool = True) -> None:
+        """Raise UsageError for an attachment that cannot be meant; arguments as for `launch`. Asks the kernel nothing."""
+        with self._lock:
+            self._plan(address, ifname, host_ifname, lladdr, default_route)
+
     def _plan(self, address: Addresses, ifname: str, host_ifname: Optional[str], lladdr: Optional[str],
               default_route: bool) -> Plan:
         addresses = values.addresses(address)
@@ -276,10 +282,8 @@ class Network:
             if item.packed in taken:
                 raise UsageError(f"address '{item}': {taken[item.packed]} has it")
             gateways.setdefault(item.version, gateway.ip)
-        if ifname == "lo":
-            raise UsageError("ifname 'lo': every network namespace has one already")
         host_ifname = f"veth{os.urandom(4).hex()}" if host_ifname is None else values.ifname(host_ifname, "host_ifname")
-        if host_ifname in (self.bridge, "lo") or host_ifname in self._attachments:
+        if host_ifname == self.bridge or host_ifname in self._attachments:
             raise UsageError(f"host_ifname {host_ifname!r}: it stands for two links")
         return Plan(addresses, tuple(gateways.values()) if default_route else (), values.ifname(ifname), host_ifname,
                     None if lladdr is None else values.lladdr(lladdr), self._mtu)

@@ -38,6 +38,7 @@ class Link(NamedTuple):
 
     @classmethod
     def from_body(cls, body: Body) -> "Link":
+        """From a decoded message."""
         header, attrs = body
         state = attrs.get("operstate", 0)
         return cls(
@@ -62,6 +63,7 @@ class Address(NamedTuple):
 
     @classmethod
     def from_body(cls, body: Body) -> "Address":
+        """From a decoded message."""
         header, attrs = body
         ip = attrs.get("local") or attrs.get("address") or ""
         return cls(header.index, f"{ip}/{header.prefixlen}", attrs.get("label"), header.scope,
@@ -87,6 +89,7 @@ class Route(NamedTuple):
 
     @classmethod
     def from_body(cls, body: Body) -> "Route":
+        """From a decoded message."""
         header, attrs = body
         dst = f"{attrs['dst']}/{header.dst_len}" if "dst" in attrs else "default"
         return cls(dst, attrs.get("gateway"), attrs.get("oif"), attrs.get("priority"), attrs.get("prefsrc"),
@@ -108,5 +111,6 @@ class Neighbour(NamedTuple):
 
     @classmethod
     def from_body(cls, body: Body) -> "Neighbour":
+        """From a decoded message."""
         header, attrs = body
         return cls(header.ifindex, attrs.get("dst"), attrs.get("lladdr"), header.state, header.flags, header.family, attrs)

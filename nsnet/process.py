@@ -143,7 +143,8 @@ class Process:
         default_uids, default_gids = own_maps() if joining_user else default_maps()
         uids = default_uids if uid_map is None else idmap.check(uid_map, "uid_map")
         gids = default_gids if gid_map is None else idmap.check(gid_map, "gid_map")
-        deny = not powers & _CAP_SETGID if setgroups is None else not setgroups
+        denied = not powers & _CAP_SETGID or _read("/proc/self/setgroups").strip() == "deny"    # inherited from then on
+        deny = denied if setgroups is None else not setgroups
         spec = {"set_ids": 1, "uid": _first(uids), "gid": _first(gids), "drop_bounding": 1, "drop_groups": int(not deny)}
         if joining_user:                # its parent is not our namespace: only the child itself may write them
             if uid_map is None and gid_map is None:

@@ -12,7 +12,7 @@ from nsnet import rtnl, values
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.values import Address
-from nsnet.wire import encode_ip
+from nsnet.wire import encode_ip, string
 
 _CREATE = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL       # CREATE alone would adopt a stranger's link of that name
 GONE = frozenset({errno.ENODEV})                    # for deletions that anybody may have been quicker with
@@ -87,7 +87,7 @@ def set_link(index: int, words: str, *, up: Optional[bool] = None, ifname: Optio
              "address": None if lladdr is None else values.lladdr(lladdr),
              "mtu": None if mtu is None else values.mtu(mtu),
              "master": master, "group": group, "ifalias": ifalias, "net_ns_fd": netns_fd}
-    if ifalias is not None and len(ifalias.encode()) > 255:
+    if ifalias is not None and len(string.encode(ifalias)) > 255:
         raise UsageError(f"ifalias {ifalias!r}: expected at most 255 bytes (IFALIASZ)")
     attrs = _without_none(attrs)
     if not attrs and up is None:

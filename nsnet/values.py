@@ -11,7 +11,7 @@ from nsnet.errors import UsageError
 from nsnet.wire import decode_ip, encode_ip
 
 _IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
-_IFNAME_RESERVED = ("all", "default")           # directories of /proc/sys/net/ipv4/conf
+_IFNAME_RESERVED = ("all", "default", "lo")     # directories of /proc/sys/net/ipv4/conf that are there already
 _LLADDR = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", re.ASCII)
 
 
@@ -19,7 +19,7 @@ def ifname(value: str, what: str = "ifname") -> str:
     """A name for a link that we create: 1 to 15 bytes of A-Z a-z 0-9 _ . - (IFNAMSIZ in <linux/if.h> is 16)."""
     if not isinstance(value, str) or not _IFNAME.fullmatch(value) or value in _IFNAME_RESERVED:
         raise UsageError(f"{what} {value!r}: expected 1 to 15 of A-Z a-z 0-9 _ . - beginning with a letter or digit"
-                         ", and neither 'all' nor 'default'")
+                         ", and none of 'all', 'default', 'lo'")
     return value
 
 
@@ -27,10 +27,9 @@ def lladdr(value: str, what: str = "lladdr") -> str:
     """A unicast MAC, in lower case: 02:00:00:00:00:01. Zero and multicast are refused, as is_valid_ether_addr() does."""
     if not isinstance(value, str) or not _LLADDR.fullmatch(value):
         raise UsageError(f"{what} {value!r}: expected six bytes such as 02:00:00:00:00:01")
-    value = value.lower()
     if int(value[:2], 16) & 1 or value == "00:00:00:00:00:00":
         raise UsageError(f"{what} {value!r}: expected a unicast address that is not zero")
-    return value
+    return value.lower()
 
 
 class Address(NamedTuple):
@@ -122,7 +121,7 @@ def addresses(value: Union[str, Address, Iterable], what: str = "address") -> tu
 def port(value: Union[int, str], what: str = "port") -> int:
     """A TCP or UDP port, 1 to 65535."""
     text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 65535:
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         raise UsageError(f"{what} {value!r}: expected 1 to 65535")
     return int(text)
 
@@ -151,7 +150,7 @@ def capabilities(value: Iterable[str], what: str = "capability") -> int:
         raise UsageError(f"{what} {value!r}: expected a set of names")
     mask = 0
     for item in value:
-        name = item.lower() if isinstance(item, str) else ""
+        name = item.lower() if isinstance(item, str) and item.isascii() else ""
         name = name[4:] if name.startswith("cap_") else name
         if name not in CAPABILITIES:
             raise UsageError(f"{what} {item!r}: expected a name from capabilities(7), such as net_bind_service")
@@ -167,6 +166,10 @@ def command(argv: Iterable[str], what: str = "command") -> tuple:
     if not words or not words[0]:
         raise UsageError(f"{what} {list(words)!r}: expected at least the name of a program")
     for word in words:
-        if (b"\0" if isinstance(word, bytes) else "\0") in word:
+        try:
+            plain = word if isinstance(word, bytes) else word.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise UsageError(f"{what} {word!r}: expected text that stands for bytes") from None
+        if b"\0" in plain:
             raise UsageError(f"{what} {word!r}: expected no NUL")
     return words

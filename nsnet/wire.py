@@ -76,6 +76,8 @@ def attributes(data: bytes, start: int = 0) -> Iterator[Tuple[int, int, int]]:
 def encode_attribute(kind: int, payload: bytes) -> bytes:
     """nlattr: header, payload, padding."""
     length = len(payload)
+    if not 0 <= kind <= 0xFFFF:
+        raise UsageError(f"attribute {kind}: expected a number from 0 to 65535")
     if length > 65531:
         raise UsageError(f"attribute {kind & NLA_TYPE_MASK}: {length} bytes, expected at most 65531")
     return ATTR_HEADER.pack(length + 4, kind) + payload + _PAD[length & 3]
@@ -128,7 +130,10 @@ class Plain(Codec):
 
 
 def _encode_strz(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape")
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except (UnicodeEncodeError, AttributeError):
+        raise UsageError(f"{text!r}: expected text") from None
     if b"\0" in data:
         raise UsageError(f"{text!r}: expected no NUL")
     return data + b"\0"
@@ -210,6 +215,15 @@ class Choice(Codec):
     def pick(self, values: Mapping) -> Codec:
         return self.codecs.get(values.get(self.by), raw)
 
+    def pick_from(self, table: "Table", data: bytes, start: int = 0) -> Codec:
+        """The same from a level's bytes, of which nothing but the deciding attribute need make sense."""
+        values: Dict = {}
+        by = table.rows[self.by]
+        for kind, first, end in attributes(data, start):
+            if kind & NLA_TYPE_MASK == by.number:
+                values[self.by] = by.codec.decode(data[first:end], 0)
+        return self.pick(values)
+
 
 class Table:
     """The attributes of one nesting level: rows by name, driving encoder, decoder and explanation alike.
@@ -257,11 +271,12 @@ class Table:
             payload = data[first:end]
             row = self.by_number.get(kind & NLA_TYPE_MASK)
             if row is None:
-                if kind in values:                      # repeated: a list, in the order of the wire
-                    known = values[kind]
-                    values[kind] = (known if isinstance(known, list) else [known]) + [payload]
-                else:
+                if kind not in values:
                     values[kind] = payload
+                elif isinstance(values[kind], list):    # repeated: a list, in the order of the wire
+                    values[kind].append(payload)
+                else:
+                    values[kind] = [values[kind], payload]
                 continue
             name, attr = row
             if isinstance(attr.codec, Choice):
@@ -368,7 +383,7 @@ def locate(layout: Layout, payload: bytes, offset: int) -> Optional[str]:
         codec = attr.codec
         if isinstance(codec, Choice):
             try:
-                codec = codec.pick(table.decode(siblings, 0, start))
+                codec = codec.pick_from(table, siblings, start)
             except ProtocolError:
                 break
         siblings, base = siblings[first:end], base + first

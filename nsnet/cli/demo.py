@@ -70,13 +70,10 @@ class Demo:
         self.gateway, self.address = _addresses(options.subnet, options.gateway, options.address)
         self.capabilities = [name for name in options.capabilities.split(",") if name]
         values.capabilities(self.capabilities)
-        self.ifname = values.ifname(options.ifname)
-        self.host_ifname = values.ifname(options.host_ifname, "host_ifname")
-        self.lladdr = values.lladdr(options.lladdr)
+        self.host_ifname = options.host_ifname
+        self.end = {"address": self.address, "ifname": options.ifname, "host_ifname": options.host_ifname,
+                    "lladdr": options.lladdr}
         self.mtu = None if options.mtu is None else values.mtu(options.mtu)
-        if self.host_ifname == options.bridge:
-            raise UsageError(f"host_ifname {self.host_ifname!r}: expected another name than the bridge's")
-        self.bridge = values.ifname(options.bridge, "bridge")
         self.maps: Dict[str, Any] = {}
         if options.uid_map is not None:
             self.maps["uid_map"] = idmap.parse_option(options.uid_map, "--uid-map")
@@ -84,6 +81,8 @@ class Demo:
             self.maps["gid_map"] = idmap.parse_option(options.gid_map, "--gid-map")
         self.message = options.message.encode(errors="surrogateescape") + b"\n"
         self.keep, self.json = options.keep, options.json
+        self.bridge = values.ifname(options.bridge, "bridge")
+        self.make_network(None).check(**self.end)
         self.steps: List[Step] = []
         self.sent = self.received = b""
         self.setup = self.teardown = 0.0
@@ -106,6 +105,9 @@ class Demo:
 
     # --- the run ---
 
+    def make_network(self, netns: Optional[Netns]) -> Network:
+        return Network(self.bridge, address=self.gateway, netns=netns, mtu=self.mtu, on_step=self.show)
+
     def run(self, stop: Stop) -> int:
         with Netns.host() as host:
             self.host = host
@@ -117,7 +119,7 @@ class Demo:
                 "net_admin": "On this host, with CAP_NET_ADMIN.",
             }[mode])
             self.before = self.ours()
-            self.network = Network(self.bridge, address=self.gateway, netns=host, mtu=self.mtu, on_step=self.show)
+            self.network = self.make_network(host)
             # A signal may come at any moment, the first one between two statements of the undoing too: then once more.
             try:
                 try:
@@ -165,8 +167,7 @@ class Demo:
         maps = {"uid_map": own_uids, "gid_map": own_gids, **self.maps}
         if network.netns.private and not self.maps:
             maps = {}
-        keep = dict(address=self.address, ifname=self.ifname, host_ifname=self.host_ifname, lladdr=self.lladdr,
-                    capabilities=self.capabilities, stdout=sys.stderr.fileno() if self.json else None, **maps)
+        keep = dict(capabilities=self.capabilities, stdout=sys.stderr.fileno() if self.json else None, **self.end, **maps)
         if self.argv is not None:
             self.container = network.launch(self.argv, **keep)
             return
@@ -283,6 +284,10 @@ def _addresses(subnet: str, gateway: Optional[str], address: Optional[str]) -> T
         raise UsageError(f"--subnet {subnet!r}: expected a network; bits behind the prefix are set")
     if network.broadcast < 3 and (gateway is None or address is None):
         raise UsageError(f"--subnet {subnet!r}: expected room for two hosts, /{network.bits - 2} at most")
+    try:
+        values.host_address(network.with_host(1))
+    except UsageError:
+        raise UsageError(f"--subnet {subnet!r}: expected unicast addresses") from None
     bridge = network.with_host(1) if gateway is None else values.host_address(gateway, "--gateway")
     container = network.with_host(2) if address is None else values.host_address(address, "--address")
     for item, what in ((bridge, "--gateway"), (container, "--address")):
