@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 Round = Dict[str, float]                # microseconds by step
 TOTAL = "total"
+BUSY = 1.0                              # load average of a minute
 UNSTEADY = 1.6                          # upper by lower quartile; a quiet machine has 1.1 to 1.4
 T = TypeVar("T")
 
@@ -95,13 +96,17 @@ def spread(rounds: Sequence[Round], steps: Sequence[str]) -> Optional[Spread]:
     return Spread(*statistics.quantiles(sums, n=4, method="inclusive"))
 
 
-def disturbance(rounds: Sequence[Round]) -> List[str]:
-    """A note if the floor itself was unsteady: all namespaces share one RTNL lock, and any neighbour may hold it."""
-    whole = spread(rounds, (TOTAL,))
-    if whole is None or whole.high < UNSTEADY * whole.low:
-        return []
-    return [f"disturbed: the floor's upper quartile is {whole.high / whole.low:.1f} times its lower; something else"
-            " keeps the CPUs or the RTNL lock. Measure again"]
+def disturbance(floor: Sequence[Round]) -> List[str]:
+    """A note if the figures are not ours alone: busy CPUs, or a floor that is itself unsteady, for all namespaces share
+    one RTNL lock and any neighbour may hold it. We sleep between the rounds, and make a load of a half at most.
+    """
+    signs = []
+    load, whole = os.getloadavg()[0], spread(floor, (TOTAL,))
+    if load > BUSY:
+        signs.append(f"the load is {load:.1f}")
+    if whole is not None and whole.high > UNSTEADY * whole.low:
+        signs.append(f"the floor's upper quartile is {whole.high / whole.low:.1f} times its lower")
+    return [f"disturbed: {' and '.join(signs)}; measure again on a quiet machine"] if signs else []
 
 
 def lines(rows: Sequence[Row], ours: Sequence[Round], floor: Sequence[Round]) -> List[Line]:

@@ -9,7 +9,6 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <string.h>
@@ -98,17 +97,6 @@ int child_report(int channel, int step, int error, int fd)
 	}
 	sent = raw_syscall3(SYS_sendmsg, channel, &message, MSG_NOSIGNAL);
 	return sent < 0 ? (int)sent : 0;
-}
-
-int child_close_all_but(int keep)
-{
-	long err = 0;
-
-	if (keep > 0)
-		err = raw_syscall3(SYS_close_range, 0, keep - 1, 0);
-	if (err < 0)
-		return (int)err;
-	return (int)raw_syscall3(SYS_close_range, keep + 1, ~0U, 0);
 }
 
 static int write_file(const char *path, const char *text)

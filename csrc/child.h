@@ -20,7 +20,6 @@ void nsnet_close(int *fd);
 
 /* Child side: raw system calls only. */
 int child_report(int channel, int step, int error, int fd);
-int child_close_all_but(int keep);
 int child_write_own_maps(const char *uid_map, const char *gid_map, int *step);
 __attribute__((noreturn)) void child_exit(int status);
 

@@ -58,11 +58,14 @@ static long join_namespaces(const struct nsnet_spawn *job)
 	long err;
 
 	for (size_t i = 0; i < job->n_joins; i++) {
-		/* Root of the namespace that we enter may trace us; what we carry is a copy of our parent's memory. If we
-		 * go on to a user namespace of our own, we stay dumpable, for /proc/self/uid_map is to be written. */
-		if (job->joins[i].type == CLONE_NEWUSER && !job->uid_map) {
+		if (job->joins[i].type == CLONE_NEWUSER) {
+			/* Root of the namespace that we enter may trace us, and we carry a copy of our parent's memory. */
 			err = raw_prctl(PR_SET_DUMPABLE, 0, 0);
 			if (err < 0)
+				return err;
+			/* Inside it may be denied for ever. An unprivileged caller keeps its own groups. */
+			err = raw_syscall2(SYS_setgroups, 0, 0);
+			if (err < 0 && err != -EPERM)
 				return err;
 		}
 		err = raw_syscall2(SYS_setns, job->joins[i].fd, job->joins[i].type);
@@ -270,9 +273,12 @@ static void child_main(const struct nsnet_spawn *job, int channel)
 	if (job->unshare_flags)
 		TRY(NSNET_STEP_UNSHARE, raw_syscall1(SYS_unshare, job->unshare_flags));
 	if (job->uid_map) {
+		/* /proc/self belongs to us only while we are dumpable. We left the namespace that we joined. */
+		TRY(NSNET_STEP_PROC, raw_prctl(PR_SET_DUMPABLE, 1, 0));
 		err = child_write_own_maps(job->uid_map, job->gid_map, &step);
 		if (err < 0)
 			give_up(channel, step, err);
+		TRY(NSNET_STEP_PROC, raw_prctl(PR_SET_DUMPABLE, 0, 0));
 	}
 	if (job->hand_over_rtnl) {
 		TRY(NSNET_STEP_SOCKET, raw_syscall3(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
@@ -286,16 +292,16 @@ static void child_main(const struct nsnet_spawn *job, int channel)
 
 	wait_for_go(channel);
 
-	err = become(job, &step);
-	if (err < 0)
-		give_up(channel, step, err);
 	if (job->new_session)
 		TRY(NSNET_STEP_SETSID, raw_syscall0(SYS_setsid));
-	if (job->new_keyring) {
+	if (job->new_keyring) {			/* before become(): charged to the caller, whose quota is larger than nobody's */
 		err = raw_syscall2(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
 		if (err < 0 && err != -ENOSYS)		/* a kernel without keys has none to leak */
 			give_up(channel, NSNET_STEP_KEYRING, err);
 	}
+	err = become(job, &step);
+	if (err < 0)
+		give_up(channel, step, err);
 	TRY(NSNET_STEP_RLIMIT, set_rlimits(job));
 	if (job->cwd)
 		TRY(NSNET_STEP_CHDIR, raw_syscall1(SYS_chdir, job->cwd));
@@ -354,7 +360,8 @@ static int write_at(int dir, const char *name, const char *text)
 	return err;
 }
 
-/* Write the maps of a parked child. The pid is our own child's, not yet waited for, so it names nobody else. */
+/* Write the maps of a parked child. `pid` is its number in the pid namespace that /proc shows, which need not be ours;
+ * it is our own child's, not yet waited for, so it names nobody else. */
 int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step)
 {
 	char path[32];
@@ -409,6 +416,10 @@ int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_f
 	header = CMSG_FIRSTHDR(&message);
 	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
 		memcpy(passed_fd, CMSG_DATA(header), sizeof(int));
+	if (message.msg_flags & MSG_CTRUNC) {	/* no room in our table for what was passed */
+		nsnet_close(passed_fd);
+		return -EMFILE;
+	}
 	if ((size_t)len != sizeof(*report)) {
 		nsnet_close(passed_fd);
 		return -EPROTO;

@@ -97,10 +97,12 @@ failed:
 	child_exit(1);
 }
 
-static void reap(pid_t pid)
+static void reap(int pidfd)
 {
+	siginfo_t info;
+
 	/* ECHILD: the embedding program reaps everything. */
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR)
 		;
 }
 
@@ -130,8 +132,10 @@ static int visit_by_child(struct nsnet_visit *visit)
 	else if (err > 0 && report.step != NSNET_STEP_READY) {
 		visit->step = report.step;
 		err = -report.error;
+	} else if (err > 0 && fd < 0) {
+		err = -EPROTO;
 	}
-	reap((pid_t)pid);
+	reap(pidfd);
 out:
 	nsnet_close(&pidfd);
 	nsnet_close(&ends[0]);

@@ -50,6 +50,14 @@ class Outcome:
         self.tolerated = 0                      # the errno that was taken for success
 
 
+def raise_errors(outcomes: Sequence[Outcome]) -> None:
+    """Raise the first error of a batch, the later ones in its `also`."""
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if errors:
+        errors[0].also = errors[1:]
+        raise errors[0]
+
+
 class Exchange:
     """A batch in flight. `first_seq`: of the first request; the others count on from there, modulo 2**32."""
 
@@ -93,13 +101,6 @@ class Exchange:
                 raise ProtocolError("NLMSG_OVERRUN: data was lost")
             elif message.type != rtnl.NLMSG_NOOP:
                 outcome.replies.append(message)
-
-    def raise_errors(self) -> None:
-        """Raise the first error of the batch, the later ones in its `also`."""
-        errors = [outcome.error for outcome in self.outcomes if outcome.error is not None]
-        if errors:
-            errors[0].also = errors[1:]
-            raise errors[0]
 
     def _acknowledged(self, position: int, message: Message) -> None:
         header = rtnl.NLMSGERR.decode(message.payload)

@@ -15,7 +15,8 @@ import struct
 import sys
 import threading
 import time
-from typing import Callable, Optional, Tuple
+from contextlib import contextmanager
+from typing import Callable, Iterator, Optional, Tuple, Union
 
 from nsnet.errors import KernelError, NsnetError, UsageError
 
@@ -42,6 +43,7 @@ NS_GET_USERNS = 0xB701              # <linux/nsfs.h>
 NS_GET_NSTYPE = 0xB703
 SO_NETNS_COOKIE = 71                # <asm-generic/socket.h>, Linux 5.14
 
+MAX_TIMEOUT = 1e6                   # seconds; longer is for ever
 DEFAULT_TIMEOUT = 30.0              # seconds that one batch may take; a machine with a contended RTNL lock is slow
 
 REPLY_BYTES = 1 << 17               # room for replies between two looks at them; at least two datagrams of 64 KiB
@@ -57,6 +59,17 @@ _PIDFD_GET_INFO = 0xC040FF0B                # _IOWR(0xFF, 11, 64 bytes)
 def step_name(step: int) -> str:
     """NSNET_STEP_UID_MAP as "uid_map"."""
     return ffi.typeof("enum nsnet_step").elements[step][len("NSNET_STEP_"):].lower()
+
+
+@contextmanager
+def refused(step: str) -> Iterator[None]:
+    """An OSError of Python's own calls inside becomes a KernelError of that step."""
+    try:
+        yield
+    except KernelError:
+        raise
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, step) from None
 
 
 class Descriptor:
@@ -93,23 +106,26 @@ class Descriptor:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if getattr(self, "_fd", -1) >= 0:       # an interrupt may have come before there was one
+            self.close()
 
 
 class RtnlSocket:
     """A NETLINK_ROUTE socket, connected to the kernel: the hold on a network namespace.
 
-    Safe from many threads: one talk at a time. Closing waits for the talk under way.
+    Safe from many threads: one talk at a time. Closing waits for the talk under way. A signal handler that interrupts a
+    talk may not use the same socket: that is EDEADLK.
     """
 
-    def __init__(self, fd: int):
+    def __init__(self, fd: Union[int, Descriptor]):
         """Takes the descriptor over, and closes it if it cannot be prepared."""
-        self._descriptor = Descriptor(fd)
-        self._lock = threading.Lock()
+        self._descriptor = fd if isinstance(fd, Descriptor) else Descriptor(fd)
+        self._lock = threading.RLock()
+        self._talking = False
         self._next_seq = 1
         self._interrupted = False       # a talk was sent and not heard to its end
         port = ffi.new("uint32_t *")
-        error = lib.nsnet_nl_prepare(fd, port)
+        error = lib.nsnet_nl_prepare(self._descriptor.fileno(), port)
         if error < 0:
             self._descriptor.close()
             raise KernelError(-error, "socket")
@@ -131,8 +147,19 @@ class RtnlSocket:
         return self._descriptor.closed
 
     def close(self) -> None:
-        with self._lock:
+        with self._turn():
             self._descriptor.close()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._lock:
+            if self._talking:           # only the thread that holds the lock gets here: from a signal handler
+                raise KernelError(errno.EDEADLK, "netlink", "called from a signal handler, in the middle of a call")
+            self._talking = True
+            try:
+                yield
+            finally:
+                self._talking = False
 
     def talk(self, exchange_from: Callable, timeout: float = DEFAULT_TIMEOUT):
         """Send one batch and gather its answers.
@@ -141,8 +168,8 @@ class RtnlSocket:
         ETIMEDOUT after `timeout` seconds, ENOBUFS if answers were lost; in both cases the kernel may have applied the
         batch, so read the state again before anything else.
         """
-        deadline = time.monotonic_ns() + int(timeout * 1e9)
-        with self._lock:
+        deadline = time.monotonic_ns() + int(min(timeout, MAX_TIMEOUT) * 1e9)
+        with self._turn():
             fd = self._descriptor.fileno()
             if self._interrupted:
                 self._drain()
@@ -189,8 +216,8 @@ class RtnlSocket:
     def may_administer(self) -> bool:
         """Whether the caller has CAP_NET_ADMIN over the namespace's owner. Asks without changing anything."""
         try:
-            os.close(fcntl.ioctl(self.fileno(), SIOCGSKNS))
-        except OSError as error:
+            os.close(self.netns_fd())
+        except KernelError as error:
             if error.errno in (errno.EPERM, errno.EACCES):
                 return False
             raise
@@ -234,7 +261,9 @@ class RtnlSocket:
 
         Before Linux 5.14 there is no cookie: then its inode, which is unique only while the namespace lives.
         """
-        with socket.socket(fileno=os.dup(self.fileno())) as view:
+        with refused("netns cookie"):
+            number = os.dup(self.fileno())
+        with socket.socket(fileno=number) as view:
             try:
                 return f"cookie:{struct.unpack('=Q', view.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
             except OSError as error:
@@ -246,11 +275,23 @@ class RtnlSocket:
 
 def effective_capabilities() -> int:
     """The calling thread's effective capabilities in its own user namespace, bit n for capability n (proc(5))."""
-    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
+    with refused("capabilities"), open("/proc/thread-self/status", "rb") as status:
         for line in status:
-            if line.startswith("CapEff:"):
+            if line.startswith(b"CapEff:"):
                 return int(line.split()[1], 16)
     raise KernelError(errno.ENODATA, "capabilities", "/proc/thread-self/status has no CapEff")
+
+
+def proc_pid(pidfd: int) -> int:
+    """The number that /proc knows a process by: that of the pid namespace /proc was mounted for, which need not be ours.
+
+    0 if it is not visible there, -1 if it has been waited for (proc(5), /proc/PID/fdinfo).
+    """
+    with refused("proc"), open(f"/proc/self/fdinfo/{pidfd}", "rb") as info:
+        for line in info:
+            if line.startswith(b"Pid:"):
+                return int(line.split()[1])
+    return 0
 
 
 def signal_process(pidfd: int, signal: int) -> None:
@@ -288,7 +329,7 @@ def has_ended(pidfd: int, timeout: Optional[float] = 0) -> bool:
     """Whether a process has ended, waiting `timeout` seconds for it (None: for as long as it takes)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else math.ceil(max(timeout, 0) * 1000)))
+    return bool(poll.poll(None if timeout is None else math.ceil(min(max(timeout, 0), MAX_TIMEOUT) * 1000)))
 
 
 def owner_userns(netns_fd: int) -> Optional[int]:
@@ -303,10 +344,8 @@ def owner_userns(netns_fd: int) -> Optional[int]:
 
 def open_namespace(path: str, kind: str) -> Descriptor:
     """The descriptor of a namespace file; UsageError if it is anything else."""
-    try:
-        descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        raise KernelError(error.errno, f"open {path}") from None
+    with refused(f"open {path}"):
+        descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))      # it may be a FIFO
     try:
         found = fcntl.ioctl(descriptor.fileno(), NS_GET_NSTYPE)
     except OSError:
@@ -344,6 +383,7 @@ class Child:
 
     def __init__(self, spec: dict):
         self._keep = []
+        self._passed = ffi.new("int *", -1)     # written by C, so that no interrupt can lose it
         job = self._job = ffi.new("struct nsnet_spawn *", {"pid": -1, "pidfd": -1, "channel": -1, "cgroup_fd": -1})
         spec = dict(spec)
         for name in ("paths", "argv", "envp"):
@@ -385,22 +425,31 @@ class Child:
 
     def write_maps(self, uid_map: str, gid_map: str, deny_setgroups: bool) -> None:
         step = ffi.new("int *")
-        error = lib.nsnet_write_maps(self.pid, int(deny_setgroups), uid_map.encode(), gid_map.encode(), step)
+        number = proc_pid(self.pidfd)
+        if number <= 0:
+            raise KernelError(errno.ESRCH, "proc", "the child is not in /proc, which is of another pid namespace")
+        error = lib.nsnet_write_maps(number, int(deny_setgroups), uid_map.encode(), gid_map.encode(), step)
         if error < 0:
             raise KernelError(-error, step_name(step[0]))
 
-    def receive(self) -> Tuple[Optional[str], int, int]:
-        """(step, errno, descriptor or -1) of the next report; (None, 0, -1) at end of file."""
-        report, passed = ffi.new("struct nsnet_report *"), ffi.new("int *")
+    def receive(self) -> Tuple[Optional[str], int]:
+        """(step, errno) of the next report; (None, 0) at end of file. `take_passed` has the descriptor that came with it."""
+        report = ffi.new("struct nsnet_report *")
         while True:
-            result = lib.nsnet_receive_report(self._job.channel, report, passed)
+            result = lib.nsnet_receive_report(self._job.channel, report, self._passed)
             if result == -errno.EINTR:
                 continue
             if result < 0:
                 raise KernelError(-result, "handover")
             if result == 0:
-                return None, 0, -1
-            return step_name(report.step), report.error, passed[0]
+                return None, 0
+            return step_name(report.step), report.error
+
+    def take_passed(self) -> Descriptor:
+        """The descriptor that the child passed; the caller's from now on."""
+        taken = Descriptor(self._passed[0])
+        self._passed[0] = -1
+        return taken
 
     def say_go(self) -> None:
         error = lib.nsnet_say_go(self._job.channel)
@@ -408,11 +457,15 @@ class Child:
             raise KernelError(-error, "go")
 
     def close_channel(self) -> None:
+        """Let go of the channel, which ends a parked child, and of a descriptor that nobody took."""
         fd, self._job.channel = self._job.channel, -1
         if fd >= 0:
             os.close(fd)
+        if self._passed[0] >= 0:
+            self.take_passed().close()
 
     def close_pidfd(self) -> None:
+        """Let go of the process; it is not collected by that."""
         fd, self._job.pidfd = self._job.pidfd, -1
         if fd >= 0:
             os.close(fd)

@@ -11,11 +11,12 @@ import errno
 import os
 import socket as _socket
 import sys
+import threading
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from nsnet import kernel, requests, rtnl, values
 from nsnet.errors import KernelError, NetlinkError, NoSuchObject, UsageError
-from nsnet.exchange import Exchange, Outcome, Request
+from nsnet.exchange import Exchange, Outcome, Request, raise_errors
 from nsnet.explain import explain
 from nsnet.hints import why_refused
 from nsnet.objects import Address, Link, Neighbour, Route
@@ -185,6 +186,7 @@ class Netns(Verbs):
         self._fd, self._userns = fd, userns
         self._here = here               # the namespace of the threads of this process
         self._next_index = 2 if fresh else 0
+        self._lock = threading.RLock()
 
     # --- where it comes from ---
 
@@ -240,6 +242,8 @@ class Netns(Verbs):
         except OSError as error:
             raise KernelError(error.errno, f"process {pid}") from None
         with pidfd:
+            if kernel.proc_pid(pidfd.fileno()) != pid:
+                raise KernelError(errno.ESRCH, f"process {pid}", "/proc is of another pid namespace")
             found = kernel.open_namespace(f"/proc/{pid}/ns/net", "net")
             if kernel.has_ended(pidfd.fileno()):       # then the pid may have been another process's
                 found.close()
@@ -288,9 +292,10 @@ class Netns(Verbs):
     @property
     def fd(self) -> int:
         """A descriptor of the namespace (nsfs), owned by this object; for setns, IFLA_NET_NS_FD, or pass_fds."""
-        if self._fd is None:
-            self._fd = kernel.Descriptor(self.socket_of_rtnl.netns_fd())
-        return self._fd.fileno()
+        with self._lock:
+            if self._fd is None:
+                self._fd = kernel.Descriptor(self.socket_of_rtnl.netns_fd())
+            return self._fd.fileno()
 
     @property
     def userns_fd(self) -> Optional[int]:
@@ -312,10 +317,11 @@ class Netns(Verbs):
     def free_index(self) -> int:
         """An ifindex that no link has: counted up in a namespace made by us, random and checked elsewhere."""
         if self._next_index:
-            while self.socket_of_rtnl.index_taken(self._next_index):    # tunl0 and the like appear in every namespace
+            with self._lock:
+                while self.socket_of_rtnl.index_taken(self._next_index):    # tunl0 and the like appear in every namespace
+                    self._next_index += 1
                 self._next_index += 1
-            self._next_index += 1
-            return self._next_index - 1
+                return self._next_index - 1
         while True:
             index = _FIRST_INDEX + int.from_bytes(os.urandom(4), "little") % (0x7FFFFFFF - _FIRST_INDEX)
             if not self.socket_of_rtnl.index_taken(index):
@@ -347,14 +353,9 @@ class Netns(Verbs):
     def perform(self, batch: Sequence[Request], timeout: float = kernel.DEFAULT_TIMEOUT) -> List[Outcome]:
         """Send requests in one exchange (a very long batch in several). Raises the first error, after the last answer."""
         outcomes: List[Outcome] = []
-        errors: List[NetlinkError] = []
         for chunk in _chunks(batch):
-            exchange = self._talk(chunk, timeout)
-            outcomes += exchange.outcomes
-            errors += [outcome.error for outcome in exchange.outcomes if outcome.error is not None]
-        if errors:
-            errors[0].also = errors[1:]
-            raise errors[0]
+            outcomes += self._talk(chunk, timeout).outcomes
+        raise_errors(outcomes)
         return outcomes
 
     def _run(self, request: Request) -> None:

@@ -150,9 +150,10 @@ class Network:
         with self._lock:
             if self.is_up:
                 return
-            with self._step("claim", "record what is about to be created, for gc"):
-                self._claim = Claim(self.bridge, self.netns, attachments)
+            self._claim = Claim(self.bridge, self.netns, attachments)
             try:
+                with self._step("claim", "record what is about to be created, for gc"):
+                    self._claim.take()
                 with self._step("bridge", f"create bridge {self.bridge}",
                                 *(f"assign {address} to it" for address in self.addresses), "enable it"):
                     self._ref = self._build()
@@ -183,19 +184,19 @@ class Network:
         """
         with self._lock:
             claim = self._claim
-            if claim is None:
+            if claim is None or not claim.is_mine:      # a fork of the owner owns nothing
                 return
             for container in self._containers:
                 container._abandon()
             with self._step("bridge") as what:
                 for name in ownership.remove_links(self.netns, claim.group, claim.mark, claim.names):
                     what += [f"disable {name}", f"delete {name}"] if name == self.bridge else [f"delete {name}"]
-            claim.release()
-            self._claim = self._ref = None
-            self._attachments.clear()
-            self._containers.clear()
-            if self._given_netns is None:
-                self.netns.close()
+                claim.release()
+                self._claim = self._ref = None
+                self._attachments.clear()
+                self._containers.clear()
+                if self._given_netns is None:
+                    self.netns.close()
 
     def __enter__(self) -> "Network":
         self.up()
@@ -224,7 +225,7 @@ class Network:
             plan = self._plan(address, ifname, host_ifname, lladdr, default_route)
             was_up, host = self.is_up, self.netns
             if host.userns_fd is not None:          # links of that host may only be handed to namespaces below its owner's
-                options["join"] = {"user": host.userns_fd, **options.get("join", {})}
+                options["join"] = {"user": host.userns_fd, **(options.get("join") or {})}
             container: Optional[Container] = None
             try:
                 with self._step("clone", "clone3 into new namespaces: " + ", ".join(sorted(new))):
@@ -240,9 +241,11 @@ class Network:
                                     + (", ".join(sorted(capabilities)) or "none")):
                         container.go()
             except BaseException as error:
-                if container is not None:
-                    container._abandon()
-                self._undo(error, self._forget_failed, container, plan, was_up)
+                try:
+                    if container is not None:
+                        container._abandon()
+                finally:
+                    self._undo(error, self._forget_failed, container, plan, was_up)
                 raise
             return container
 
@@ -322,17 +325,19 @@ class Network:
 
     def _detach(self, attachment: Attachment) -> None:
         with self._lock:
-            if self._attachments.get(attachment.host_ifname) is not attachment:
+            if self._attachments.get(attachment.host_ifname) is not attachment or not self._claim.is_mine:
                 return
             with self._step("veth") as what:
                 deleted = self._delete_veth(attachment.host_ifname)
                 what.append(f"delete {attachment.host_ifname}" if deleted else f"{attachment.host_ifname} is gone already")
-            del self._attachments[attachment.host_ifname]
 
     def _delete_veth(self, host_ifname: str) -> bool:
-        claim = self._claim
-        deleted = ownership.remove_link(self.netns, host_ifname, claim.group, claim.mark, (host_ifname,))
+        claim, attachment = self._claim, self._attachments.get(host_ifname)
+        # By its index, if it got that far: somebody may have renamed it.
+        link = attachment._index if attachment is not None and attachment._index else host_ifname
+        deleted = ownership.remove_link(self.netns, link, claim.group, claim.mark, (host_ifname,))
         claim.drop(host_ifname)
+        self._attachments.pop(host_ifname, None)
         return deleted
 
     def _remove(self, container: Container) -> None:
@@ -353,14 +358,16 @@ class Network:
             self.down()
         elif plan.host_ifname in self._claim.attachments:
             self._delete_veth(plan.host_ifname)
-            self._attachments.pop(plan.host_ifname, None)
 
     def _undo(self, cause: BaseException, undo: Callable, *arguments: Any) -> None:
         names = self._claim.names if self._claim is not None else []
         try:
             undo(*arguments)
         except Exception as error:
-            raise RollbackError(cause, names, error) from cause
+            rollback = RollbackError(cause, [name for name in names if self.netns.find(name)], error)
+            if isinstance(cause, Exception):
+                raise rollback from cause
+            raise cause from rollback           # Ctrl-C stays Ctrl-C
 
     @contextmanager
     def _step(self, name: str, *what: str) -> Iterator[List[str]]:

@@ -15,10 +15,11 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import stat
 from types import MappingProxyType
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Union
 
 from nsnet import idmap, kernel, requests
 from nsnet.errors import KernelError, NetlinkError, NoSuchObject, UsageError
@@ -26,6 +27,7 @@ from nsnet.netns import Netns
 from nsnet.objects import Link
 
 VERSION = 1
+_ENTRY = re.compile(r"([0-9a-f]{12})\.(lock|json|tmp)")       # other files in the state directory are not ours
 KILL_TIMEOUT = 10.0                 # seconds that a killed process may take to end; then it is reported
 
 
@@ -33,7 +35,7 @@ def state_directory() -> str:
     """The state directory, made if it is not there. Raises KernelError or UsageError if there is none to be had."""
     chosen = os.environ.get("NSNET_STATE_DIR")
     if chosen:
-        return _usable(chosen)
+        return _usable(os.path.abspath(chosen))
     candidates = ["/run/nsnet"] if os.geteuid() == 0 else []
     if os.environ.get("XDG_RUNTIME_DIR"):
         candidates.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsnet"))
@@ -62,19 +64,26 @@ def _usable(path: str) -> str:
     return path
 
 
+def _pid_namespace() -> str:
+    with kernel.refused("pid namespace"):
+        return os.readlink("/proc/self/ns/pid")
+
+
 def boot_id() -> str:
     """Changes with every boot (random(4)): what was claimed under another one is gone from the kernel."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with kernel.refused("boot id"), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
 def started(pid: int) -> Optional[int]:
     """When a process started, in clock ticks since boot (proc(5)); None if there is none. With the pid it names one."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with kernel.refused(f"process {pid}"), open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except KernelError as error:
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            return None
+        raise
 
 
 def _process(pid: Optional[int]) -> Dict[str, Any]:
@@ -96,14 +105,22 @@ class Claim:
         self.bridge = bridge
         self.attachments = {host_ifname: _process(pid) for host_ifname, pid in attachments.items()}
         self.directory = state_directory()
+        self._owner = os.getpid()
         self._fixed = {"version": VERSION, "id": self.id, "bridge": bridge, "group": self.group, "mark": self.mark,
-                       "netns": netns.identity, "private": netns.private, "boot_id": boot_id(), "owner": os.getpid()}
-        self._lock = self._take_lock()
-        try:
+                       "netns": netns.identity, "private": netns.private, "boot_id": boot_id(), "owner": self._owner,
+                       "pid_namespace": _pid_namespace()}
+        self._lock: Optional[kernel.Descriptor] = None
+
+    def take(self) -> None:
+        """Lock it and put it on disk. `release` undoes that, however far it came."""
+        with kernel.refused(f"journal {self._path('json')}"):
+            self._lock = self._take_lock()
             self.write()
-        except BaseException:
-            self.release()
-            raise
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this process took it: a fork of the owner owns nothing, though it inherits the lock."""
+        return os.getpid() == self._owner
 
     @property
     def names(self) -> List[str]:
@@ -135,21 +152,19 @@ class Claim:
         """Put the claim on disk, synced: after a crash the old or the new one is there, whole."""
         temporary = self._path("tmp")
         content = json.dumps({**self._fixed, "attachments": self.attachments}).encode()
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with open(fd, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(fd)
+        with kernel.refused(f"journal {self._path('json')}"):
+            with kernel.Descriptor(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
+                                           0o600)) as file:
+                if os.write(file.fileno(), content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
             os.rename(temporary, self._path("json"))
             _sync_directory(self.directory)
-        except OSError as error:
-            raise KernelError(error.errno, f"journal {self._path('json')}") from None
 
     def release(self) -> None:
         """Everything it named is gone: remove the entry, the lock last."""
-        if not self._lock.closed:
-            _forget(self.directory, self.id)
+        _forget(self.directory, self.id)
+        if self._lock is not None:
             self._lock.close()
 
 
@@ -185,10 +200,10 @@ def is_ours(link: Link, group: int, mark: str, names: Iterable[str]) -> bool:
     return link.group == group and (link.ifalias == mark or (not link.ifalias and link.ifname in names))
 
 
-def remove_link(netns: Netns, ifname: str, group: int, mark: str, names: Iterable[str]) -> bool:
-    """Delete the link of that name if it is there and ours. Returns whether it was."""
+def remove_link(netns: Netns, link: Union[int, str], group: int, mark: str, names: Iterable[str]) -> bool:
+    """Delete the link of that index or name if it is there and ours. Returns whether it was."""
     try:
-        link = netns.link(ifname)
+        link = netns.link(link)
     except NoSuchObject:
         return False
     if not is_ours(link, group, mark, names):
@@ -201,21 +216,26 @@ def remove_links(netns: Netns, group: int, mark: str, names: Iterable[str]) -> L
     """Delete all links of a claim; bridges are set down first. Returns the names of those that were there, bridges last.
 
     One group delete, which waits once for the kernel, unless somebody else's link is in the group: then one by one.
+    Raises KernelError (EBUSY), after removing the others, for a link that has our group and a claimed name but somebody
+    else's alias: it was ours, and whose it is now is for a person to say.
     """
     names = set(names)
     members = [link for link in netns.links() if link.group == group]
     ours = sorted((link for link in members if is_ours(link, group, mark, names)), key=lambda link: link.kind == "bridge")
-    if not ours:
-        return []
-    with netns.batch() as net:
-        for link in ours:
-            if link.kind == "bridge":
-                net.add(requests.set_link(link.index, link.ifname, up=False, tolerate=requests.GONE))
-        if len(ours) == len(members):
-            net.del_group(group)
-        else:
+    if ours:
+        with netns.batch() as net:
             for link in ours:
-                net.del_link(link, missing_ok=True)
+                if link.kind == "bridge":
+                    net.add(requests.set_link(link.index, link.ifname, up=False, tolerate=requests.GONE))
+            if len(ours) == len(members):
+                net.del_group(group)
+            else:
+                for link in ours:
+                    net.del_link(link, missing_ok=True)
+    doubtful = [link for link in members if link not in ours and link.ifname in names]
+    if doubtful:
+        raise KernelError(errno.EBUSY, f"delete {doubtful[0].ifname}",
+                          f"its alias is {doubtful[0].ifalias!r}, expected {mark!r}; delete it by hand if it is not needed")
     return [link.ifname for link in ours]
 
 
@@ -236,17 +256,21 @@ def collect(netns: Netns) -> Collected:
     """Remove what networks without a living owner left in `netns`. Safe to repeat, to run twice at once, and to kill."""
     result = Collected([], [], [], [])
     directory = state_directory()
-    for name in sorted({file.partition(".")[0] for file in os.listdir(directory)
-                        if file.endswith((".json", ".lock", ".tmp"))}):
+    with kernel.refused(f"list {directory}"):
+        entries = [_ENTRY.fullmatch(file) for file in os.listdir(directory)]
+    for name in sorted({entry.group(1) for entry in entries if entry}):
         path = os.path.join(directory, f"{name}.lock")
-        with kernel.Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as lock:
-            try:
-                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                result.alive.append(_describe(directory, name))
-                continue
-            if _is_path_of(lock.fileno(), path):
-                _collect_one(netns, directory, name, result)
+        try:
+            with kernel.Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as lock:
+                try:
+                    fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    result.alive.append(_describe(directory, name))
+                    continue
+                if _is_path_of(lock.fileno(), path):
+                    _collect_one(netns, directory, name, result)
+        except OSError as error:
+            result.failed.append(f"{path}: {error.strerror or error}")
     return result
 
 
@@ -262,6 +286,9 @@ def _load(directory: str, name: str) -> Dict[str, Any]:
         content = json.loads(file.read(1 << 24))
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise ValueError(f"not a claim of version {VERSION}")
+    group = content["group"]
+    if content["mark"] != f"nsnet:{name}" or not isinstance(group, int) or not 1 <= group <= 0x7FFFFFFF:
+        raise ValueError("its mark or group is none that nsnet gives")
     return content
 
 
@@ -270,6 +297,9 @@ def _collect_one(netns: Netns, directory: str, name: str, result: Collected) -> 
         claim = _load(directory, name)
         attachments = claim["attachments"]
         if claim["boot_id"] == boot_id():
+            if any("pid" in entry for entry in attachments.values()) and claim["pid_namespace"] != _pid_namespace():
+                result.elsewhere.append(f"{claim['bridge']} ({name}, {claim['pid_namespace']})")
+                return
             for entry in attachments.values():
                 _kill(entry, result)
             # A private host ends with its owner, since nothing but the owner's sockets held it.
@@ -280,7 +310,7 @@ def _collect_one(netns: Netns, directory: str, name: str, result: Collected) -> 
                 result.removed.extend(remove_links(netns, claim["group"], claim["mark"], [claim["bridge"], *attachments]))
     except FileNotFoundError:
         pass                            # killed before the claim was on disk: nothing was created yet
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         result.failed.append(f"{os.path.join(directory, name)}.json: {error}")
         return
     except (NetlinkError, KernelError, TimeoutError) as error:
@@ -299,6 +329,8 @@ def _kill(entry: Dict[str, Any], result: Collected) -> None:
     except OSError:
         return
     with pidfd:
+        if kernel.proc_pid(pidfd.fileno()) != pid:
+            raise KernelError(errno.ESRCH, f"process {pid}", "/proc is of another pid namespace")
         if started(pid) != when:
             return
         kernel.signal_process(pidfd.fileno(), signal.SIGKILL)

@@ -7,6 +7,7 @@ reaping by pidfd. csrc/spawn.c knows the order of steps inside the child. Nothin
 import errno
 import os
 import signal
+import threading
 from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import idmap, kernel, values
@@ -17,6 +18,7 @@ from nsnet.netns import Netns
 PIPE, STDOUT, DEVNULL = -1, -2, -3          # as in subprocess
 NOBODY = 65534                              # /proc/sys/kernel/overflowuid: the id that owns nothing
 _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP = (1 << values.CAPABILITIES.index(name) for name in ("setgid", "setuid", "setpcap"))
+_DROPPED_TIMEOUT = 1.0                      # seconds that a dropped, parked child may take to end
 _JOIN_ORDER = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 
 Joinable = Union[Netns, str, int, os.PathLike]
@@ -83,6 +85,8 @@ class Process:
         self.stderr: Optional[IO[bytes]] = None
         self.netns: Optional[Netns] = None
         self._child: Optional[kernel.Child] = None
+        self._owner = os.getpid()
+        self._reaping = threading.Lock()
         self._parked = False
         self._rtnl_expected = False
         self._written_maps: Optional[Tuple[str, str, bool]] = None
@@ -99,7 +103,7 @@ class Process:
             spec["paths"] = _candidates(self.args, env, cwd, foreign_root="mnt" in new or "mnt" in join)
             spec["joins"] = _joins(join, opened)
             spec.update(self._namespaces(new, bool(join), "user" in join))
-            spec.update(self._identity(new, "user" in join, uid_map, gid_map, setgroups))
+            spec.update(self._identity(new, "user" in join, uid_map, gid_map, setgroups, no_new_privs))
             spec["cgroup_fd"] = -1 if cgroup is None else _open_cgroup(cgroup, opened)
             spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, opened, pipes)
             self._child = kernel.Child(spec)
@@ -134,12 +138,17 @@ class Process:
         }
 
     def _identity(self, new: Tuple[str, ...], joining_user: bool, uid_map: Optional[idmap.Maps],
-                  gid_map: Optional[idmap.Maps], setgroups: Optional[bool]) -> Dict[str, Any]:
+                  gid_map: Optional[idmap.Maps], setgroups: Optional[bool], no_new_privs: bool) -> Dict[str, Any]:
         powers = kernel.effective_capabilities()
         if "user" not in new:
             if uid_map is not None or gid_map is not None:
                 raise UsageError("uid_map, gid_map: expected 'user' in new; there is no user namespace to map")
-            return {"set_ids": 0, "drop_bounding": int(joining_user or bool(powers & _CAP_SETPCAP))}
+            if joining_user:            # root of that namespace, not an outsider that its root may take over
+                return {"set_ids": 1, "uid": 0, "gid": 0, "drop_groups": 0, "drop_bounding": 1}
+            drop = bool(powers & _CAP_SETPCAP)
+            if not drop and not no_new_privs and os.geteuid() == 0:
+                raise UsageError("no_new_privs False: expected CAP_SETPCAP, without which root regains what is dropped here")
+            return {"set_ids": 0, "drop_bounding": int(drop)}
         default_uids, default_gids = own_maps() if joining_user else default_maps()
         uids = default_uids if uid_map is None else idmap.check(uid_map, "uid_map")
         gids = default_gids if gid_map is None else idmap.check(gid_map, "gid_map")
@@ -161,11 +170,11 @@ class Process:
                 self._child.write_maps(*self._written_maps)
                 self._written_maps = None
             self._parked = True
-            step, error, fd = self._child.receive()
+            step, error = self._child.receive()
             if step != "ready":
                 self._failed(step, error)
             if self._rtnl_expected:
-                self.netns = Netns(kernel.RtnlSocket(fd), fresh=True)
+                self.netns = Netns(kernel.RtnlSocket(self._child.take_passed()), fresh=True)
         except BaseException as error:
             if isinstance(error, KernelError):
                 error.hint = error.hint or why_refused(error.step, error.errno)
@@ -182,7 +191,7 @@ class Process:
             raise UsageError(f"process {self.pid}: it has gone already")
         try:
             self._child.say_go()
-            step, error, _ = self._child.receive()
+            step, error = self._child.receive()
             if step is not None:
                 self._failed(step, error)
         except KernelError:
@@ -233,10 +242,15 @@ class Process:
         return self.returncode
 
     def _collect(self) -> None:
-        status = kernel.reap(self.pidfd)
-        if status is None:
-            raise KernelError(errno.ECHILD, "wait", f"somebody else collected process {self.pid}; its status is lost")
-        self.returncode = status
+        with self._reaping:             # of two threads that see its end one collects it
+            if self.returncode is not None:
+                return
+            if self.pidfd < 0:
+                raise KernelError(errno.ECHILD, "wait", "the process is closed")
+            status = kernel.reap(self.pidfd)
+            if status is None:
+                raise KernelError(errno.ECHILD, "wait", f"somebody else collected process {self.pid}; its status is lost")
+            self.returncode = status
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended. The pidfd makes sure that nobody else gets it."""
@@ -253,6 +267,10 @@ class Process:
 
     def close(self) -> None:
         """Let go of pidfd, netns and pipes. A parked child ends; a running one runs on, and nobody collects it."""
+        with self._reaping:
+            self._close()
+
+    def _close(self) -> None:
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 file.close()
@@ -264,25 +282,33 @@ class Process:
             self._child.close_pidfd()
 
     def _abandon(self) -> None:
-        """Kill, collect, close: nothing of it stays."""
-        if self.pidfd >= 0:
-            try:
+        """Kill, collect, close: nothing of it stays. In a fork of the process that made it, only close."""
+        if self.pidfd < 0:
+            return
+        try:
+            if self._owner == os.getpid():
                 self.kill()
                 kernel.has_ended(self.pidfd, None)
-                if self.returncode is None:
-                    self.returncode = kernel.reap(self.pidfd)
-            finally:
-                self.close()
+                self._collect_if_possible()
+        finally:
+            self.close()
+
+    def _collect_if_possible(self) -> None:
+        """Its status may be lost to somebody who waits for every child; here nobody asks for it."""
+        try:
+            self._collect()
+        except KernelError:
+            pass
 
     def __del__(self) -> None:
-        if getattr(self, "_child", None) is None:
+        if getattr(self, "_child", None) is None or self.pidfd < 0:
             return
-        if self._parked or self._written_maps is not None:
-            self._abandon()             # nobody can tell it to go any more
-        elif self.pidfd >= 0:
-            if self.returncode is None and kernel.has_ended(self.pidfd):
-                kernel.reap(self.pidfd)
-            self.close()
+        if self._owner == os.getpid():
+            if self._parked or self._written_maps is not None:      # nobody can tell it to go any more
+                self.kill()
+            if kernel.has_ended(self.pidfd, _DROPPED_TIMEOUT if self._parked else 0):
+                self._collect_if_possible()
+        self.close()
 
     def __enter__(self) -> "Process":
         return self
@@ -294,8 +320,10 @@ class Process:
             if self.stdin is not None:
                 self.stdin.close()
             self.wait()
-        finally:
             self.close()
+        except BaseException:
+            self._abandon()
+            raise
 
     def __repr__(self) -> str:
         state = "held" if self._parked else "running" if self.returncode is None else f"returned {self.returncode}"
@@ -337,8 +365,8 @@ def launch(process: Process, hold: bool) -> Process:
 # --- what the caller said, as C wants it ---
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read()
+    with kernel.refused(f"read {path}"), open(path, "rb") as file:
+        return file.read().decode("ascii", "replace")
 
 
 def _first(ranges: Tuple[idmap.Range, ...]) -> int:
@@ -391,10 +419,8 @@ def _joins(join: Mapping[str, Joinable], opened: List[int]) -> List[Dict[str, in
 def _open_cgroup(cgroup: Union[int, str, os.PathLike], opened: List[int]) -> int:
     if isinstance(cgroup, int):
         return cgroup
-    try:
+    with kernel.refused(f"open cgroup {os.fspath(cgroup)}"):
         fd = os.open(os.fspath(cgroup), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise KernelError(error.errno, f"open cgroup {os.fspath(cgroup)}") from None
     opened.append(fd)
     return fd
 
@@ -410,17 +436,21 @@ def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: Li
     sources: Dict[int, int] = {}
     for target, (name, stream) in enumerate(streams.items()):
         if stream is None:
-            if _is_open(target):
+            # Only what is meant to be inherited: where the caller closed a standard stream, its number may by now be a
+            # descriptor of ours, and the command must not get that.
+            if _is_open(target) and os.get_inheritable(target):
                 sources[target] = target
+            else:
+                sources[target] = _devnull(opened)
         elif stream == PIPE:
-            read, write = os.pipe2(os.O_CLOEXEC)
+            with kernel.refused("pipe"):
+                read, write = os.pipe2(os.O_CLOEXEC)
             theirs, ours = (read, write) if target == 0 else (write, read)
             opened.append(theirs)
             pipes[name] = ours
             sources[target] = theirs
         elif stream == DEVNULL:
-            sources[target] = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            opened.append(sources[target])
+            sources[target] = _devnull(opened)
         elif stream == STDOUT:
             if target != 2 or 1 not in sources:
                 raise UsageError(f"{name} STDOUT: expected it for stderr only, with a stdout to follow")
@@ -432,6 +462,12 @@ def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: Li
             raise UsageError(f"pass_fds {fd!r}: expected open descriptors from 3 on")
         sources[fd] = fd
     return [{"source": source, "target": target} for target, source in sorted(sources.items())]
+
+
+def _devnull(opened: List[int]) -> int:
+    with kernel.refused(f"open {os.devnull}"):
+        opened.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+    return opened[-1]
 
 
 def _is_open(fd: int) -> bool:

@@ -12,5 +12,5 @@ SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.fi
 
 settings.register_profile("default", max_examples=10, deadline=None, derandomize=True,
                           suppress_health_check=SLOW_IS_FINE)
-settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=SLOW_IS_FINE)
+settings.register_profile("long", max_examples=1000, deadline=None, print_blob=True, suppress_health_check=SLOW_IS_FINE)
 settings.load_profile(os.environ.get("NSNET_HYPOTHESIS") or "default")

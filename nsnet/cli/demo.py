@@ -87,14 +87,21 @@ class Demo:
         self.sent = self.received = b""
         self.setup = self.teardown = 0.0
         self.left: List[str] = []
+        self.deaf = self.undone = False
         self.container: Optional[Container] = None
         self.ready_fd = -1
 
     # --- what a person sees ---
 
     def say(self, text: str = "") -> None:
-        if not self.json:
+        if self.json or self.deaf:
+            return
+        try:
             print(text, flush=True)
+        except OSError:                 # nobody reads any more; what was begun is finished all the same
+            self.deaf = True
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def show(self, step: Step) -> None:
         """One step, as it is done."""
@@ -138,7 +145,7 @@ class Demo:
                     "setup_us": _us(self.setup), "teardown_us": _us(self.teardown), "left_behind": self.left}))
             if stop.received is not None:
                 raise Interrupted(stop.received)
-            return 1 if self.left else result
+            return 1 if self.left or self.deaf else result
 
     def work(self) -> int:
         """Up, and in use."""
@@ -150,7 +157,9 @@ class Demo:
         return self.use(self.host)
 
     def undo(self) -> None:
-        """Down, and the proof. May be called again; then it does what was not done."""
+        """Down, and the proof. May be called again, if a signal came in between; then it does what was not done."""
+        if self.undone:
+            return
         if self.network.is_up:
             self.say("Taking down:")
         started = time.perf_counter()
@@ -161,6 +170,7 @@ class Demo:
         if self.steps:
             self.left = self.left_behind()
             self.say("Left behind: " + (", ".join(self.left) or "nothing"))
+        self.undone = True
 
     def launch(self, network: Network) -> None:
         own_uids, own_gids = process.own_maps()         # as the seed's config does; the interpreter may be ours alone
@@ -173,7 +183,7 @@ class Demo:
             return
         self.ready_fd, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            argv = [sys.executable, "-I", "-S", ECHO, str(self.port), str(theirs)]
+            argv = [sys.executable, "-I", "-S", ECHO, self.address.ip, str(self.port), str(theirs)]
             self.container = network.launch(argv, stdin=process.DEVNULL, pass_fds=[theirs], **keep)
         finally:
             os.close(theirs)

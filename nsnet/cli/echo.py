@@ -1,6 +1,6 @@
 """The demo's default listener: a TCP server that sends back what it gets.
 
-A program of its own, run inside the container as `python -I -S echo.py PORT [READY_FD]`; it imports nothing of nsnet.
+A program of its own, run inside the container as `python -I -S echo.py ADDRESS PORT [READY_FD]`; it imports nothing of nsnet.
 READY_FD is closed when it listens. It serves any number of clients at once and runs until it is killed.
 """
 
@@ -10,12 +10,12 @@ import socket
 import sys
 
 
-def serve(port: int, ready_fd: int = -1) -> None:
-    """Echo on 0.0.0.0:port for ever."""
+def serve(address: str, port: int, ready_fd: int = -1) -> None:
+    """Echo on that address and port for ever."""
     selector = selectors.DefaultSelector()
-    with socket.socket() as listener:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("0.0.0.0", port))
+        listener.bind((address, port))
         listener.listen(64)
         selector.register(listener, selectors.EVENT_READ)
         if ready_fd >= 0:
@@ -42,6 +42,6 @@ def echo(selector: selectors.BaseSelector, client: socket.socket) -> None:
 
 if __name__ == "__main__":
     try:
-        serve(*map(int, sys.argv[1:]))
+        serve(sys.argv[1], *map(int, sys.argv[2:]))
     except OSError as error:
         sys.exit(f"echo listener: {error}")

@@ -5,7 +5,6 @@ The witnesses here know nothing of nsnet: they enter namespaces with setns(2) th
 """
 
 import ctypes
-import errno
 import fcntl
 import functools
 import json
@@ -17,12 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 TREE = pathlib.Path(__file__).resolve().parents[2]
-ECHO = str(TREE / "nsnet" / "cli" / "echo.py")
 PYTHON = [sys.executable, "-I", "-S"]           # an interpreter that starts fast and reads nothing of ours
 IS_ROOT = os.geteuid() == 0
 PATIENCE = 20                                   # seconds that anything here may take on a busy machine
@@ -72,12 +71,6 @@ def inside(netns, argv, **options):
     options.setdefault("stderr", subprocess.PIPE)
     options.setdefault("text", True)
     return subprocess.run([str(word) for word in argv], preexec_fn=go_inside(netns.fd), **options)
-
-
-def start_inside(netns, argv, **options):
-    """Start a program in a namespace: subprocess.Popen, for Netns."""
-    options.setdefault("text", True)
-    return subprocess.Popen([str(word) for word in argv], preexec_fn=go_inside(netns.fd), **options)
 
 
 def read_inside(netns, path):
@@ -135,9 +128,22 @@ def children():
     return pids
 
 
+def threads():
+    """How many threads this process has, without those that are just ending: join() returns before the kernel is done."""
+    alive = 0
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/stat", "rb") as file:
+                flags = int(file.read().rpartition(b")")[2].split()[6])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        alive += not flags & 4                              # PF_EXITING
+    return alive
+
+
 def census():
     """What a test may not change: descriptors, children, threads."""
-    return {"descriptors": descriptors(), "children": children(), "threads": len(os.listdir("/proc/self/task"))}
+    return {"descriptors": descriptors(), "children": children(), "threads": threads()}
 
 
 def links_of(netns):
@@ -186,23 +192,71 @@ def run_nsnet(netns, state, *words, env=None, **options):
     return inside(netns, nsnet_argv(*words), env=environment(state, **(env or {})), stdin=subprocess.DEVNULL, **options)
 
 
-def start_nsnet(netns, state, *words, env=None, **options):
-    """`python -m nsnet WORDS` in a namespace, running."""
-    options.setdefault("stdin", subprocess.DEVNULL)
-    options.setdefault("stdout", subprocess.PIPE)
-    options.setdefault("stderr", subprocess.PIPE)
-    return start_inside(netns, nsnet_argv(*words), env=environment(state, **(env or {})), **options)
+class Running:
+    """`python -m nsnet WORDS` in a namespace, while it runs: read line by line, never waited for without end.
 
+    Its descriptor of standard output is also that of the command it launches. At the end of the `with` block it is dead.
+    """
 
-def finish(process):
-    """(exit code, stdout, stderr) of a Popen; killed if it takes too long, so that nothing outlives a failing test."""
-    try:
-        out, err = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise
-    return process.returncode, out, err
+    def __init__(self, netns, state, *words, preexec=None, argv=None, env=None, **options):
+        self.errors = tempfile.TemporaryFile()
+        self.popen = subprocess.Popen(
+            list(map(str, argv or nsnet_argv(*words))), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0,
+            stderr=self.errors, env=environment(state, **(env or {})),
+            preexec_fn=preexec or (go_inside(netns.fd) if netns is not None else None), **options)
+        self.pid = self.popen.pid
+        self.read = b""                                     # all that it has said
+        self._taken = 0                                     # bytes of it that line() has given out
+
+    def line(self, seconds=PATIENCE):
+        """Its next line; "" at the end of its output."""
+        while b"\n" not in self.read[self._taken:]:
+            if not self._more(time.monotonic() + seconds):
+                break
+        line = self.read[self._taken:].partition(b"\n")
+        self._taken += len(line[0]) + len(line[1])
+        return b"".join(line[:2]).decode()
+
+    def until(self, text):
+        """Read up to the line that has this in it, and return that line."""
+        while True:
+            line = self.line()
+            assert line, f"it ended without saying {text!r}: {self.read.decode()} {self.complaint()}"
+            if text in line:
+                return line
+
+    def _more(self, deadline):
+        poll = select.poll()
+        poll.register(self.popen.stdout, select.POLLIN | select.POLLHUP)
+        assert poll.poll(max(deadline - time.monotonic(), 0) * 1000), f"it says nothing more: {self.read.decode()}"
+        part = os.read(self.popen.stdout.fileno(), 65536)
+        self.read += part
+        return bool(part)
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def end(self):
+        """(exit code, all of stdout, stderr) when it has ended, and what it launched too."""
+        code = self.popen.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while self._more(deadline):
+            pass
+        return code, self.read.decode(), self.complaint()
+
+    def complaint(self):
+        self.errors.seek(0)
+        return self.errors.read().decode()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+        self.popen.stdout.close()
+        self.errors.close()
 
 
 def in_parallel(function, items, workers=4):
@@ -298,6 +352,3 @@ def kill_and_wait(process):
     """SIGKILL a Popen, and collect it and its pipes."""
     process.send_signal(signal.SIGKILL)
     process.communicate()
-
-
-ENOENT, EPERM = errno.ENOENT, errno.EPERM

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 
 import nsnet
-from live_helpers import (CLONE_NEWNET, CLONE_NEWUSER, IS_ROOT, LIBC, PATIENCE, TREE, check, children, claims, descriptors,
-                          environment, finish, ifnames, in_parallel, inside, ip, is_gone, needs, needs_root, nsnet_argv,
-                          public_copy, run_nsnet, start_nsnet, which)
+from live_helpers import (CLONE_NEWNET, CLONE_NEWUSER, IS_ROOT, LIBC, PATIENCE, TREE, Running, check, children, claims,
+                          descriptors, environment, ifnames, in_parallel, inside, ip, is_gone, needs, needs_root, nsnet_argv,
+                          public_copy, run_nsnet, which)
 
 KEYS = {"mode", "steps", "sent", "received", "setup_us", "teardown_us", "left_behind"}
 STEPS = ["clone", "claim", "bridge", "namespaces", "veth", "container", "execve", "process", "veth", "bridge"]
@@ -168,6 +169,18 @@ def test_a_bridge_of_that_name_is_refused_in_one_line(host, state):
 NETCATS = ["nc.traditional", "nc.openbsd"]
 
 
+def wait_for_listener(pid, port):
+    """Until /proc says that somebody listens there. A netcat takes one connection: trying would use it up."""
+    deadline = time.monotonic() + PATIENCE
+    pattern = re.compile(rf":{port:04X} [0-9A-F]+:0000 0A ")
+    while not any(pattern.search(open(f"/proc/{pid}/net/{kind}").read()) for kind in ("tcp", "tcp6")):
+        assert time.monotonic() < deadline, "nobody listens"
+
+
+def running_pid(demo):
+    return int(re.search(r"process (\d+)", demo.until("Running as")).group(1))
+
+
 @needs("nc.traditional")
 @needs("nc.openbsd")
 def test_the_seeds_netcat_listens_and_the_seeds_netcat_talks(tmp_path):
@@ -177,20 +190,16 @@ def test_the_seeds_netcat_listens_and_the_seeds_netcat_talks(tmp_path):
         state = tmp_path / "-".join(pair)
         with nsnet.Netns.new() as host:
             host.set_link("lo", up=True)
-            demo = start_nsnet(host, state, "demo", "--keep", "--", which(server), "-v", "-l", "-p", "80")
-            while "istening on" not in demo.stderr.readline():              # -v says so when it listens
-                assert demo.poll() is None
-            done = inside(host, [which(client), "-q", "1", "10.0.0.2", "80"], input="hello\n")
-            code, out, err = finish(demo)
-            return done.returncode, code, "\nhello\n" in out, out.splitlines()[-1], ifnames_of_kind(host), claims(state)
+            with Running(host, state, "demo", "--keep", "--", which(server), "-l", "-p", "80") as demo:
+                wait_for_listener(running_pid(demo), 80)
+                done = inside(host, [which(client), "-q", "1", "10.0.0.2", "80"], input="hello\n")
+                code, out, err = demo.end()
+            left = [link.ifname for link in host.links() if link.kind in ("bridge", "veth")]
+            return done.returncode, code, "\nhello\n" in out, out.splitlines()[-1], left, claims(state)
 
     pairs = [(server, client) for server in NETCATS for client in NETCATS]
     for pair, verdict in zip(pairs, in_parallel(talk, pairs)):
         assert verdict == (0, 0, True, "Left behind: nothing", [], []), pair
-
-
-def ifnames_of_kind(netns):
-    return [link.ifname for link in netns.links() if link.kind in ("bridge", "veth")]
 
 
 @needs("nc.traditional")
@@ -201,25 +210,17 @@ def test_demo_talks_to_a_netcat_by_itself(host, state):
 
 
 def test_keep_says_how_to_reach_it_and_how_to_take_it_down(host, state):
-    demo = start_nsnet(host, state, "demo", "--keep")
-    try:
-        lines = []
-        while not lines or "Take it down" not in lines[-1]:
-            lines.append(demo.stdout.readline())
-            assert lines[-1], "it ended early"
-        text = "".join(lines)
+    with Running(host, state, "demo", "--keep") as demo:
+        pid = running_pid(demo)
+        demo.until("Take it down")
+        text = demo.read.decode()
         assert "echo hello | nc -q 1 10.0.0.2 80" in text and f"kill {demo.pid}" in text
-        pid = int(re.search(r"Running as process (\d+)", text).group(1))
         assert not is_gone(pid) and "nsnet-ex-bridge" in ifnames(host)
         with host.connect(("10.0.0.2", 80), PATIENCE) as connection:
             connection.sendall(b"still there?")
             assert connection.recv(100) == b"still there?"
-        demo.send_signal(signal.SIGINT)                     # Ctrl-C
-        code, out, err = finish(demo)
-    finally:
-        if demo.poll() is None:
-            demo.kill()
-            finish(demo)
+        demo.signal(signal.SIGINT)                          # Ctrl-C
+        code, out, err = demo.end()
     assert (code, err) == (130, "") and out.splitlines()[-1] == "Left behind: nothing" and is_gone(pid)
 
 
@@ -227,19 +228,12 @@ def test_keep_says_how_to_reach_it_and_how_to_take_it_down(host, state):
 @needs("nsenter")
 @needs("nc.openbsd")
 def test_a_private_host_is_reached_as_keep_says(state):
-    demo = subprocess.Popen(nsnet_argv("demo", "--keep"), env=environment(state), stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        line = ""
-        while "nc -q 1" not in line:
-            line = demo.stdout.readline()
-            assert line, "it ended early"
-        done = subprocess.run(["/bin/sh", "-c", line.replace("nc -q", f"{which('nc.openbsd')} -q")], stdout=subprocess.PIPE,
-                              text=True, timeout=PATIENCE)
+    with Running(None, state, "demo", "--keep") as demo:
+        line = demo.until("nc -q 1").replace("nc -q", f"{which('nc.openbsd')} -q")
+        done = subprocess.run(["/bin/sh", "-c", line], stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
         assert done.stdout == "hello\n"
-    finally:
-        demo.terminate()
-        code, out, _ = finish(demo)
+        demo.signal(signal.SIGTERM)
+        code, out, _ = demo.end()
     assert code == 128 + signal.SIGTERM and out.splitlines()[-1] == "Left behind: nothing"
 
 

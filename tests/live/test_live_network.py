@@ -11,7 +11,7 @@ import time
 import pytest
 
 import nsnet
-from live_helpers import (CLIENT, ECHO, PATIENCE, PYTHON, SERVER, children, claims, descriptors, has_ended, ifnames, inside,
+from live_helpers import (CLIENT, PATIENCE, PYTHON, SERVER, children, claims, descriptors, has_ended, ifnames, inside,
                           ip, ip_link, is_gone, namespace_of, needs, wait_for_eof, which)
 
 CAT = ["/bin/cat"]
@@ -51,7 +51,7 @@ def listening(start, argv, **options):
 
 def echo_server(network, **options):
     options = {"capabilities": {"net_bind_service"}, **OWN, **options}
-    return listening(lambda argv, **more: launch(network, argv, **more), [*PYTHON, ECHO, "80"], **options)
+    return listening(lambda argv, **more: launch(network, argv, **more), [*PYTHON, "-c", SERVER, "10.0.0.2", "80"], **options)
 
 
 def said_back(connection, message):

@@ -10,7 +10,7 @@ from strategies import ack, done, fed, refused
 
 from nsnet import rtnl
 from nsnet.errors import AlreadyExists, NetlinkError, NoSuchObject, NotPermitted, ProtocolError
-from nsnet.exchange import Exchange, Request
+from nsnet.exchange import Exchange, Request, raise_errors
 from nsnet.wire import encode_attribute, encode_message, messages
 
 LAST_SEQ = 2**32 - 1
@@ -85,7 +85,7 @@ def test_the_last_acknowledgement_ends_the_talk():
     assert not exchange.done
     exchange.feed(ack(2))
     assert exchange.done
-    exchange.raise_errors()                     # none
+    raise_errors(exchange.outcomes)             # none
 
 
 def test_an_error_of_an_earlier_request_does_not_end_it():
@@ -94,7 +94,7 @@ def test_an_error_of_an_earlier_request_does_not_end_it():
     exchange.feed(ack(2))
     assert exchange.done and error_of(exchange, 1) is None
     with pytest.raises(AlreadyExists, match=r"add it: File exists \(EEXIST\)"):
-        exchange.raise_errors()
+        raise_errors(exchange.outcomes)
 
 
 def test_an_error_of_the_last_request_ends_it():
@@ -105,8 +105,7 @@ def test_an_error_of_the_last_request_ends_it():
 @pytest.mark.parametrize("number, kind", [
     (errno.EEXIST, AlreadyExists), (errno.EPERM, NotPermitted), (errno.EACCES, NotPermitted),
     (errno.ENODEV, NoSuchObject), (errno.ENOENT, NoSuchObject), (errno.ESRCH, NoSuchObject),
-    (errno.EADDRNOTAVAIL, NoSuchObject),
-    (errno.EBUSY, NetlinkError)])
+    (errno.EADDRNOTAVAIL, NoSuchObject), (errno.EBUSY, NetlinkError)])
 def test_an_errno_has_its_class(number, kind):
     error = error_of(fed([ADD], ack(1, number)))
     assert type(error) is kind and error.errno == number and error.request == "add it"
@@ -115,7 +114,7 @@ def test_an_errno_has_its_class(number, kind):
 def test_several_errors_are_one_with_the_others_in_also():
     exchange = fed([ADD, SET, DELETE], ack(1, errno.EEXIST), ack(2, errno.EPERM) + ack(3, errno.EBUSY))
     with pytest.raises(AlreadyExists) as caught:
-        exchange.raise_errors()
+        raise_errors(exchange.outcomes)
     assert [(type(error), error.request) for error in caught.value.also] == [
         (NotPermitted, "set it"), (NetlinkError, "delete it")]
     assert caught.value.also[0].also == []
@@ -124,7 +123,7 @@ def test_several_errors_are_one_with_the_others_in_also():
 def test_what_is_tolerated_is_success_and_is_told():
     exchange = fed([DELETE], ack(1, errno.ENODEV))
     assert exchange.done and error_of(exchange) is None and exchange.outcomes[0].tolerated == errno.ENODEV
-    exchange.raise_errors()
+    raise_errors(exchange.outcomes)
 
 
 def test_only_what_is_tolerated_is_success():
@@ -253,7 +252,7 @@ def test_a_dump_may_end_with_an_error():
     exchange = fed([LIST], one_link(1), done(1, -errno.EINVAL, {"msg": "Unsupported attribute in link dump request"}))
     assert exchange.done
     with pytest.raises(NetlinkError, match=r"list links: Invalid argument \(EINVAL\): Unsupported attribute"):
-        exchange.raise_errors()
+        raise_errors(exchange.outcomes)
 
 
 def test_a_dump_that_ends_with_an_error_blames_an_attribute():

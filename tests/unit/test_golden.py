@@ -12,7 +12,7 @@ from strategies import GOLDEN, fed, golden, one_line
 
 from nsnet import requests, rtnl, values
 from nsnet.errors import AlreadyExists, NetlinkError, NoSuchObject
-from nsnet.exchange import Exchange, Request
+from nsnet.exchange import Exchange, Request, raise_errors
 from nsnet.explain import explain
 from nsnet.objects import Address, Link, Neighbour, Route
 from nsnet.wire import Body, encode_attribute, messages
@@ -312,7 +312,7 @@ def test_a_golden_error_is_raised_with_the_kernels_words(name, request_, number,
     exchange = fed([request_], golden(name), first_seq=100)
     assert exchange.done
     with pytest.raises(NetlinkError) as caught:
-        exchange.raise_errors()
+        raise_errors(exchange.outcomes)
     assert (caught.value.errno, caught.value.extack, caught.value.attribute) == (number, extack, attribute)
     assert one_line(str(caught.value))
 
@@ -320,7 +320,7 @@ def test_a_golden_error_is_raised_with_the_kernels_words(name, request_, number,
 def test_a_golden_ack_is_success():
     exchange = fed([requests.add_bridge("nsnet-br0")], golden("reply_ack"), first_seq=100)
     assert exchange.done
-    exchange.raise_errors()
+    raise_errors(exchange.outcomes)
 
 
 def test_a_golden_batch_goes_on_after_an_error():
