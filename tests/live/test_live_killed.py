@@ -38,14 +38,13 @@ sys.exit(main(sys.argv[1:]))
 def traced(host, state, words, log, *filters):
     """Run nsnet under strace to its end, however that comes; returns its status."""
     nsnet_itself = subprocess.Popen(
-        [sys.executable, "-c", LOADED, *words], env=environment(state), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, preexec_fn=go_inside(host.fd))
+        [sys.executable, "-c", LOADED, *words], env=environment(state), stdin=subprocess.PIPE, bufsize=0,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=go_inside(host.fd))
     tracer = subprocess.Popen([which("strace"), "-p", str(nsnet_itself.pid), "-o", str(log), *filters], text=True, bufsize=1,
                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=go_inside(host.fd))
     try:
         assert "attached" in tracer.stderr.readline()
         nsnet_itself.stdin.write(b"\n")                     # now it may begin
-        nsnet_itself.stdin.close()
         return nsnet_itself.wait(PATIENCE)
     finally:
         if nsnet_itself.poll() is None:
