@@ -9,7 +9,7 @@ from typing import Any, List, Optional
 from nsnet import rtnl
 from nsnet.errors import ProtocolError
 from nsnet.wire import (MAX_DEPTH, NLA_F_NESTED, NLA_TYPE_MASK, Choice, Layout, Message, Table, attributes, locate,
-                        messages)
+                        messages, s32)
 
 _ANY_FLAGS = ((rtnl.NLM_F_REQUEST, "REQUEST"), (rtnl.NLM_F_MULTI, "MULTI"), (rtnl.NLM_F_ACK, "ACK"),
               (rtnl.NLM_F_ECHO, "ECHO"), (rtnl.NLM_F_DUMP_INTR, "DUMP_INTR"), (rtnl.NLM_F_DUMP_FILTERED, "DUMP_FILTERED"))
@@ -48,6 +48,10 @@ def _message(message: Message) -> List[str]:
              f" length {16 + len(message.payload)}"]
     if message.type == rtnl.NLMSG_ERROR:
         return lines + _error(message)
+    if message.type == rtnl.NLMSG_DONE and len(message.payload) >= 4:
+        status = s32.decode(message.payload[:4], 0)
+        lines.append(f"  error {-status}" if status < 0 else f"  status {status}")
+        return lines + (_attrs(rtnl.EXTACK, message.payload, 4, 1) if message.flags & rtnl.NLM_F_ACK_TLVS else [])
     layout = rtnl.LAYOUTS.get(message.type)
     if layout is None:
         return lines + _hex(message.payload, 1)

@@ -41,7 +41,7 @@ def check(value: Maps, what: str = "uid_map") -> Tuple[Range, ...]:
         if len(row) != 3:
             raise UsageError(f"{what} {row!r}: expected (inside, outside, count)")
         for number in row:
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_ID:
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_ID + 1:
                 raise UsageError(f"{what} {row!r}: expected whole numbers from 0 to {MAX_ID}, not {number!r}")
         inside, outside, count = row
         if count < 1 or max(inside, outside) + count - 1 > MAX_ID:

@@ -225,8 +225,9 @@ class RtnlSocket:
 
     def ifindex(self, ifname: str) -> int:
         """The index of a link, 0 if there is none of that name (netdevice(7)). An altname is no name."""
-        index = self._ifreq(SIOCGIFINDEX, ifname.encode(), 0)[1]
-        return index if index and self._ifreq(SIOCGIFNAME, b"", index)[0].rstrip(b"\0") == ifname.encode() else 0
+        name = os.fsencode(ifname)
+        index = self._ifreq(SIOCGIFINDEX, name, 0)[1]
+        return index if index and self._ifreq(SIOCGIFNAME, b"", index)[0].rstrip(b"\0") == name else 0
 
     def index_taken(self, index: int) -> bool:
         """Whether a link has that index."""
@@ -239,7 +240,7 @@ class RtnlSocket:
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return b"", 0
-            raise KernelError(error.errno, f"link {ifname.decode() or index}") from None
+            raise KernelError(error.errno, f"link {os.fsdecode(ifname) or index}") from None
 
     def sync_carrier(self, ifname: str) -> bool:
         """Whether a link has carrier, and on Linux 6.8 and newer: make the kernel act on it now.
@@ -249,7 +250,7 @@ class RtnlSocket:
         (ethtool_op_get_link() calls linkwatch_sync_dev()). On older kernels it only asks.
         """
         value = ffi.new("uint32_t[2]", [ETHTOOL_GLINK, 0])
-        request = _IFREQ_POINTER.pack(ifname.encode(), int(ffi.cast("uintptr_t", value)))
+        request = _IFREQ_POINTER.pack(os.fsencode(ifname), int(ffi.cast("uintptr_t", value)))
         try:
             fcntl.ioctl(self.fileno(), SIOCETHTOOL, request)
         except OSError as error:

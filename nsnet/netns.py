@@ -337,7 +337,7 @@ class Netns(Verbs):
             return link
         if isinstance(link, (LinkRef, Link)):
             return link.index
-        if not isinstance(link, str) or not 1 <= len(link.encode()) <= 15:
+        if not isinstance(link, str) or not 1 <= len(os.fsencode(link)) <= 15:
             raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to 15 bytes")
         index = self.find(link)
         if not index:

@@ -149,7 +149,7 @@ def list_addresses() -> Request:
 
 
 def _route(type: int, flags: int, verb: str, dst: str, via: Optional[str], oif: int, metric: Optional[int],
-           table: int) -> Request:
+           table: int, kind: Dict) -> Request:
     if via is None and not oif:
         raise UsageError(f"route to {dst}: expected via or oif")
     gateway = None if via is None else encode_ip(via)
@@ -164,8 +164,7 @@ def _route(type: int, flags: int, verb: str, dst: str, via: Optional[str], oif: 
         target, length = address.ip, address.prefixlen
     if gateway is not None and (len(gateway) == 16) != (family == rtnl.AF_INET6):
         raise UsageError(f"route to {dst} via {via}: expected addresses of one family")
-    header = {"family": family, "dst_len": length, "table": table if table < 256 else 0, "protocol": rtnl.RTPROT_BOOT,
-              "scope": rtnl.RT_SCOPE_UNIVERSE if via else rtnl.RT_SCOPE_LINK, "type": rtnl.RTN_UNICAST}
+    header = {"family": family, "dst_len": length, "table": table if table < 256 else 0, **kind}
     attrs = _without_none({"dst": target, "gateway": via, "oif": oif or None, "priority": metric,
                            "table": table if table >= 256 else None})
     words = f"{verb} route to {dst}" + (f" via {via}" if via else "")
@@ -175,12 +174,16 @@ def _route(type: int, flags: int, verb: str, dst: str, via: Optional[str], oif: 
 def add_route(dst: str, *, via: Optional[str] = None, oif: int = 0, metric: Optional[int] = None,
               table: int = rtnl.RT_TABLE_MAIN) -> Request:
     """RTM_NEWROUTE. `dst`: "default" or a network with prefix."""
-    return _route(rtnl.RTM_NEWROUTE, _CREATE, "add", dst, via, oif, metric, table)
+    kind = {"protocol": rtnl.RTPROT_BOOT, "scope": rtnl.RT_SCOPE_UNIVERSE if via else rtnl.RT_SCOPE_LINK,
+            "type": rtnl.RTN_UNICAST}
+    return _route(rtnl.RTM_NEWROUTE, _CREATE, "add", dst, via, oif, metric, table, kind)
 
 
 def del_route(dst: str, *, via: Optional[str] = None, oif: int = 0, metric: Optional[int] = None,
               table: int = rtnl.RT_TABLE_MAIN) -> Request:
-    return _route(rtnl.RTM_DELROUTE, 0, "delete", dst, via, oif, metric, table)
+    """RTM_DELROUTE: of any protocol, scope and type, as ip-route(8) does."""
+    kind = {"scope": rtnl.RT_SCOPE_NOWHERE}
+    return _route(rtnl.RTM_DELROUTE, 0, "delete", dst, via, oif, metric, table, kind)
 
 
 def list_routes() -> Request:

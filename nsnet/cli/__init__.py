@@ -44,6 +44,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             importlib.import_module(f"nsnet.cli.{name}").add_arguments(command)
     words, trailing = _split(argv)
     options = parser.parse_args(words)
+    if trailing is not None and options.command != "demo":
+        parser.error(f"{options.command}: expected nothing behind --, not {' '.join(trailing)!r}")
     options.trailing = trailing
     try:
         return importlib.import_module(f"nsnet.cli.{options.command}").run(options)

@@ -270,7 +270,7 @@ def test_where_user_namespaces_are_forbidden_one_line_names_the_file(state, uid,
 def test_the_demo_runs_no_other_program_and_talks_little(host, state, tmp_path):
     """By strace: one execve but its own, the listener's; three sends and three receives of rtnetlink for the whole setup."""
     log = tmp_path / "strace"
-    argv = [which("strace"), "-f", "-qq", "-yy", "-o", log, "-e",
+    argv = [which("strace"), "-f", "-qq", "-yy", "-s", "1000", "-o", log, "-e",
             "trace=execve,execveat,clone3,clone,fork,vfork,sendto,sendmsg,sendmmsg,recvmsg,recvfrom,recvmmsg"]
     done = inside(host, [*argv, *nsnet_argv("demo", "--json")], env=environment(state), stdin=subprocess.DEVNULL)
     report_of(done)

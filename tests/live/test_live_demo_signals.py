@@ -1,5 +1,6 @@
 """The demo, told to stop at every moment: SIGINT, SIGTERM and SIGHUP undo what was done, and the exit code says which."""
 
+import os
 import signal
 
 import pytest
@@ -67,7 +68,22 @@ def test_under_nohup_a_hangup_means_nothing(host, state):
         assert demo.end()[0] == 128 + signal.SIGTERM
 
 
-def test_the_end_of_the_command_is_the_end_of_keep(host, state):
-    with Running(host, state, "demo", "--keep", "--", "/bin/sh", "-c", "read line </dev/null; exit 0") as demo:
+def test_the_end_of_the_command_is_the_end_of_keep(host, state, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with Running(host, state, "demo", "--keep", "--", "/bin/sh", "-c", f"read line < {fifo}; exit 0") as demo:
+        demo.until("Take it down")
+        fifo.write_text("enough\n")
         code, out, err = demo.end()
-    assert (code, err) == (0, "") and "the command returned 0" in out
+    assert (code, err) == (0, "") and "the command returned 0" in out and out.endswith("Left behind: nothing\n")
+
+
+def test_a_command_that_fails_at_once_is_a_failure_with_keep_too(tmp_path):
+    """However fast it is: it may have ended before anybody looks."""
+    def run(number):
+        with nsnet.Netns.new() as host:
+            host.set_link("lo", up=True)
+            with Running(host, tmp_path / str(number), "demo", "--keep", "--", "/bin/false") as demo:
+                return demo.end()[0]
+
+    assert in_parallel(run, range(8)) == [1] * 8

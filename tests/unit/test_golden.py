@@ -57,11 +57,9 @@ def route(header, attrs, differs=None, **change):
 
 
 def del_route(header, attrs, **change):
-    """iproute2 leaves protocol and type open (0) and the scope unknown (255): any route to there. nsnet deletes what
-    its own add_route made, and says all of it."""
-    full = {"family": rtnl.AF_INET, "table": 254, "scope": 255, **header}
-    return Golden(rtnl.RTM_DELROUTE, 0, full, attrs, lambda: requests.del_route(**change),
-                  {"header.protocol": rtnl.RTPROT_BOOT, "header.scope": 0, "header.type": rtnl.RTN_UNICAST})
+    """Protocol and type are left open (0) and the scope is unknown (255): any route to there."""
+    full = {"family": rtnl.AF_INET, "table": 254, "scope": rtnl.RT_SCOPE_NOWHERE, **header}
+    return Golden(rtnl.RTM_DELROUTE, 0, full, attrs, lambda: requests.del_route(**change))
 
 
 INET, INET6 = {"family": rtnl.AF_INET, "prefixlen": 24}, {"family": rtnl.AF_INET6, "prefixlen": 64}
