@@ -193,8 +193,9 @@ class Demo:
         result = 0
         if self.argv is None or not self.keep:
             result = self.exchange(host)
-        if self.keep and self.container.poll() is None:
-            self.say(self.how_to_reach(host))
+        if self.keep:
+            if self.container.poll() is None:
+                self.say(self.how_to_reach(host))
             status = self.container.wait()
             self.say(f"  the command returned {status}")
             result = result or (0 if status == 0 else 1)

@@ -1,4 +1,4 @@
-"""Fixtures of the live tests: each test has a namespace of its own, and gives back every descriptor, child and thread."""
+"""Fixtures of the live tests: a namespace for each test, which gives back every descriptor, child and thread."""
 
 import gc
 import os

@@ -53,7 +53,7 @@ def check(result):
 # --- going inside ---
 
 def go_inside(netns_fd):
-    """A preexec_fn that takes the child into a network namespace, through the user namespace that owns it if need be."""
+    """A preexec_fn that takes the child into a network namespace, by way of its user namespace if need be."""
     def enter():
         if LIBC.setns(netns_fd, CLONE_NEWNET) == 0:
             return
@@ -129,7 +129,7 @@ def children():
 
 
 def threads():
-    """How many threads this process has, without those that are just ending: join() returns before the kernel is done."""
+    """How many threads this process has, without the ending ones: join() returns before the kernel is done."""
     alive = 0
     for task in os.listdir("/proc/self/task"):
         try:
@@ -204,7 +204,7 @@ def start_nsnet(netns, state, *words, env=None, **options):
 class Running:
     """`python -m nsnet WORDS` in a namespace, while it runs: read line by line, never waited for without end.
 
-    Its descriptor of standard output is also that of the command it launches. At the end of the `with` block it is dead.
+    Its standard output is also that of the command it launches. At the end of the `with` block it is dead.
     """
 
     def __init__(self, netns, state, *words, preexec=None, argv=None, env=None, **options):

@@ -186,10 +186,12 @@ def test_what_exists_already_is_a_file_exists_error(host):
 def test_what_is_not_there_is_no_such_object(host):
     bridge = host.add_bridge("br0", up=True)
     for provoke in (lambda: host.link("nobody"), lambda: host.link(999999), lambda: host.set_link("nobody", up=True),
-                    lambda: host.set_link(999999, up=True), lambda: host.del_link("nobody"), lambda: host.del_link(999999),
+                    lambda: host.set_link(999999, up=True), lambda: host.del_link("nobody"),
+                    lambda: host.del_link(999999),
                     lambda: host.del_address(bridge, "10.0.0.1/24"), lambda: host.del_route("10.9.0.0/16", oif=bridge),
                     lambda: host.add_veth("left", peer="right", master="nobody"),
-                    lambda: host.add_address("nobody", "10.0.0.1/24"), lambda: host.add_route("10.9.0.0/16", oif=999999)):
+                    lambda: host.add_address("nobody", "10.0.0.1/24"),
+                    lambda: host.add_route("10.9.0.0/16", oif=999999)):
         with pytest.raises(nsnet.NoSuchObject):
             provoke()
     host.del_link("nobody", missing_ok=True)
@@ -213,14 +215,16 @@ def test_a_namespace_of_somebody_more_powerful_is_not_permitted():
 @pytest.mark.parametrize("verb, arguments, value", [
     ("add_bridge", {"ifname": "a-name-of-17-bytes"}, "a-name-of-17-bytes"), ("add_bridge", {"ifname": "a/b"}, "a/b"),
     ("add_bridge", {"ifname": "x%d"}, "x%d"), ("add_bridge", {"ifname": "br0", "mtu": 12}, "12"),
-    ("add_bridge", {"ifname": "br0", "nonsense": 1}, "nonsense"), ("add_bridge", {"ifname": "br0", "lladdr": "01:00:00:00:00:00"},
-                                                                  "01:00:00:00:00:00"),
-    ("add_veth", {"ifname": "same", "peer": "same"}, "same"), ("add_veth", {"ifname": "a", "peer": "b", "queues": 0}, "0"),
+    ("add_bridge", {"ifname": "br0", "nonsense": 1}, "nonsense"),
+    ("add_bridge", {"ifname": "br0", "lladdr": "01:00:00:00:00:00"}, "01:00:00:00:00:00"),
+    ("add_veth", {"ifname": "same", "peer": "same"}, "same"),
+    ("add_veth", {"ifname": "a", "peer": "b", "queues": 0}, "0"),
     ("set_link", {"link": 1}, "link 1"), ("set_link", {"link": 1, "ifalias": "x" * 256}, "xxx"),
     ("set_link", {"link": -4, "up": True}, "-4"),
     ("add_address", {"link": 1, "address": "10.0.0.1/33"}, "10.0.0.1/33"),
     ("add_address", {"link": 1, "address": "10.0.0.1"}, "10.0.0.1"),
-    ("add_route", {"dst": "10.0.0.1/24", "via": "10.0.0.1"}, "10.0.0.1/24"), ("add_route", {"dst": "default"}, "default"),
+    ("add_route", {"dst": "10.0.0.1/24", "via": "10.0.0.1"}, "10.0.0.1/24"),
+    ("add_route", {"dst": "default"}, "default"),
     ("add_route", {"dst": "10.0.0.0/24", "via": "fd00::1"}, "fd00::1"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_cannot_be_meant_is_refused_before_the_kernel_hears_of_it(host, monkeypatch, verb, arguments, value):

@@ -15,8 +15,8 @@ import pytest
 
 import nsnet
 from live_helpers import (CLONE_NEWNET, CLONE_NEWUSER, IS_ROOT, LIBC, PATIENCE, TREE, Running, check, children, claims,
-                          descriptors, environment, ifnames, in_parallel, inside, ip, is_gone, needs, needs_root, nsnet_argv,
-                          public_copy, run_nsnet, which)
+                          descriptors, environment, ifnames, in_parallel, inside, ip, is_gone, needs, needs_root,
+                          nsnet_argv, public_copy, run_nsnet, which)
 
 KEYS = {"mode", "steps", "sent", "received", "setup_us", "teardown_us", "left_behind"}
 STEPS = ["clone", "claim", "bridge", "namespaces", "veth", "container", "execve", "process", "veth", "bridge"]
@@ -73,7 +73,7 @@ def unprivileged(state):
 
 @contextlib.contextmanager
 def copied_for(uid):
-    """(interpreter, tree, state directory) for another user; skips where that user can reach no interpreter with cffi."""
+    """(interpreter, tree, state directory) for another user; skips where that user reaches no interpreter."""
     if which("setpriv") is None:
         pytest.skip("setpriv (util-linux) is not installed")
     found = public_copy()
@@ -114,7 +114,8 @@ def test_demo_in_a_user_namespace_made_by_unshare(state):
     if which("unshare") is None:
         pytest.skip("unshare (util-linux) is not installed")
     done = subprocess.run([which("unshare"), "-Urn", *nsnet_argv("demo", "--json")], env=environment(state),
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=PATIENCE)
     assert report_of(done)["mode"] == "root"
 
 
@@ -245,7 +246,8 @@ def forbid_user_namespaces(uid, new_net):
 
     def enter():
         check(LIBC.unshare(CLONE_NEWUSER | (CLONE_NEWNET if new_net else 0)))
-        for path, text in (("setgroups", "deny"), ("uid_map", f"{uid} {outside[0]} 1"), ("gid_map", f"{uid} {outside[1]} 1")):
+        for path, text in (("setgroups", "deny"), ("uid_map", f"{uid} {outside[0]} 1"),
+                           ("gid_map", f"{uid} {outside[1]} 1")):
             with open(f"/proc/self/{path}", "w", encoding="ascii") as file:
                 file.write(text)
         with open("/proc/sys/user/max_user_namespaces", "w", encoding="ascii") as file:
@@ -258,7 +260,8 @@ def forbid_user_namespaces(uid, new_net):
 def test_where_user_namespaces_are_forbidden_one_line_names_the_file(state, uid, new_net):
     """The limit is that of a user namespace made for this test; the machine's stays as it is."""
     done = subprocess.run(nsnet_argv("demo"), preexec_fn=forbid_user_namespaces(uid, new_net), env=environment(state),
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=PATIENCE)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "/proc/sys/user/max_user_namespaces" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
@@ -268,7 +271,7 @@ def test_where_user_namespaces_are_forbidden_one_line_names_the_file(state, uid,
 
 @needs("strace")
 def test_the_demo_runs_no_other_program_and_talks_little(host, state, tmp_path):
-    """By strace: one execve but its own, the listener's; three sends and three receives of rtnetlink for the whole setup."""
+    """By strace: one execve but its own, the listener's; three sends and receives of rtnetlink for the setup."""
     log = tmp_path / "strace"
     argv = [which("strace"), "-f", "-qq", "-yy", "-s", "1000", "-o", log, "-e",
             "trace=execve,execveat,clone3,clone,fork,vfork,sendto,sendmsg,sendmmsg,recvmsg,recvfrom,recvmmsg"]

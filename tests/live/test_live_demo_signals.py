@@ -1,4 +1,4 @@
-"""The demo, told to stop at every moment: SIGINT, SIGTERM and SIGHUP undo what was done, and the exit code says which."""
+"""The demo, told to stop at every moment: SIGINT, SIGTERM and SIGHUP undo what was done; the exit code says which."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ MOMENTS = ["On this host", "Setting up", "  clone", "  claim", "  bridge", "  na
 
 
 def stop_at(moment, number, state, again=None):
-    """(exit code, stdout, stderr, links left, processes left, claims left) of a demo that got a signal at that moment."""
+    """(exit code, stdout, stderr, links, processes, claims left) of a demo that got a signal at that moment."""
     with nsnet.Netns.new() as host:
         host.set_link("lo", up=True)
         with Running(host, state, "demo", "--keep") as demo:

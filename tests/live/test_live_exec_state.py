@@ -1,4 +1,4 @@
-"""What a command is given at execve: nothing that its parent did not mean to give. The parent here is as dirty as can be."""
+"""What a command is given at execve: nothing that its parent did not mean to give. Here the parent is very dirty."""
 
 import os
 import resource
@@ -237,8 +237,8 @@ def test_a_session_keyring_of_its_own():
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
-@pytest.mark.parametrize("names", [(), ("net_bind_service",), ("CAP_NET_ADMIN", "net_raw"), ("chown", "checkpoint_restore"),
-                                   values.CAPABILITIES])
+@pytest.mark.parametrize("names", [(), ("net_bind_service",), ("CAP_NET_ADMIN", "net_raw"),
+                                   ("chown", "checkpoint_restore"), values.CAPABILITIES])
 def test_all_five_capability_sets_are_what_was_asked_for(names):
     last = int(open("/proc/sys/kernel/cap_last_cap").read())
     names = [name for name in names if name not in values.CAPABILITIES[last + 1:]]
@@ -269,7 +269,8 @@ def test_an_ordinary_users_plain_process_has_no_capability():
 
 def test_no_new_privileges_unless_allowed():
     assert status_of()["NoNewPrivs"] == "1"
-    assert status_of(no_new_privs=False)["NoNewPrivs"] == open("/proc/self/status").read().split("NoNewPrivs:")[1].split()[0]
+    ours = open("/proc/self/status").read().split("NoNewPrivs:")[1].split()[0]
+    assert status_of(no_new_privs=False)["NoNewPrivs"] == ours
 
 
 def test_ids_inside_are_roots_and_outside_somebody_without_power():

@@ -133,7 +133,7 @@ def test_a_closed_namespace_does_nothing():
 
 
 def test_a_namespace_ends_with_its_last_holder():
-    """Its veth's other end goes as well, so the kernel tells us: the end of the peer is an event on a netlink socket."""
+    """Its veth's other end goes as well, and the kernel tells us: that is an event on a netlink socket."""
     with nsnet.Netns.new() as ours:
         theirs = nsnet.Netns.new(beside=ours)
         veth, _ = ours.add_veth("v0", peer="v1", peer_netns=theirs)
@@ -150,7 +150,8 @@ def test_a_namespace_ends_with_its_last_holder():
 # --- verbs ---
 
 def test_a_bridge_is_made_as_asked(host):
-    made = host.add_bridge("br0", lladdr="02:00:00:00:00:07", mtu=1400, group=77, up=True, stp_state=0, ageing_time=12300)
+    made = host.add_bridge("br0", lladdr="02:00:00:00:00:07", mtu=1400, group=77, up=True, stp_state=0,
+                           ageing_time=12300)
     seen = ip_link(host, "br0")
     assert seen["ifindex"] == made.index and seen["address"] == "02:00:00:00:00:07" and seen["mtu"] == 1400
     assert seen["group"] == "77" and "UP" in seen["flags"] and seen["linkinfo"]["info_kind"] == "bridge"
@@ -165,7 +166,8 @@ def test_a_veth_pair_is_born_in_two_namespaces(host):
     with nsnet.Netns.new(beside=host) as other:
         bridge = host.add_bridge("br0", up=True)
         left, right = host.add_veth("left", peer="right", peer_netns=other, lladdr="02:00:00:00:00:01",
-                                    peer_lladdr="02:00:00:00:00:02", mtu=1300, group=9, master=bridge, up=True, queues=1)
+                                    peer_lladdr="02:00:00:00:00:02", mtu=1300, group=9, master=bridge, up=True,
+                                    queues=1)
         here, there = ip_link(host, "left"), ip_link(other, "right")
         assert (here["ifindex"], there["ifindex"]) == (left.index, right.index)
         assert (here["address"], there["address"]) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
@@ -376,7 +378,7 @@ def test_neighbours_say_what_ip_says(playground):
     with nsnet.Netns.new(beside=playground) as other:
         bridge, _, right = crowd(playground, other)
         lladdr = other.link(right).lladdr
-        with pytest.raises(ConnectionRefusedError):         # nobody listens; the answer itself makes the neighbours known
+        with pytest.raises(ConnectionRefusedError):         # nobody listens; the answer itself makes them known
             playground.connect(("10.0.0.2", 9), PATIENCE)
         (mine,) = [item for item in playground.neighbours() if item.dst == "10.0.0.2"]
         assert (mine.index, mine.lladdr) == (bridge.index, lladdr)

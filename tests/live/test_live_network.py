@@ -1,4 +1,4 @@
-"""Network on a real kernel: the seed's state exactly, packets through it, and its undoing; nothing foreign is touched."""
+"""Network on a real kernel: the seed's state, packets through it, its undoing; nothing foreign is touched."""
 
 import contextlib
 import json
@@ -50,7 +50,8 @@ def listening(start, argv, **options):
 
 def echo_server(network, **options):
     options = {"capabilities": {"net_bind_service"}, **OWN, **options}
-    return listening(lambda argv, **more: launch(network, argv, **more), [*PYTHON, "-c", SERVER, "10.0.0.2", "80"], **options)
+    server = [*PYTHON, "-c", SERVER, "10.0.0.2", "80"]
+    return listening(lambda argv, **more: launch(network, argv, **more), server, **options)
 
 
 def said_back(connection, message):
@@ -108,7 +109,8 @@ def test_the_container_has_lo_its_address_and_its_route_and_nothing_more(host):
 
 def test_both_ends_have_the_mtu_of_the_network(host):
     with network_on(host, mtu=1400) as network, launch(network) as container:
-        assert {ip_link(host, BRIDGE)["mtu"], ip_link(host, HOST_END)["mtu"], ip_link(container.netns, END)["mtu"]} == {1400}
+        ends = (host, BRIDGE), (host, HOST_END), (container.netns, END)
+        assert {ip_link(netns, ifname)["mtu"] for netns, ifname in ends} == {1400}
 
 
 def test_the_bridges_mac_stays_when_ports_come(host):
@@ -329,7 +331,8 @@ def test_undoing_what_has_vanished_already_is_no_error(host, vanish, how):
 
 @needs("ip")
 def test_a_bridge_of_that_name_that_exists_is_an_error_and_untouched(host):
-    for command in (f"link add {BRIDGE} type bridge", f"address add 192.0.2.1/24 dev {BRIDGE}", f"link set {BRIDGE} up"):
+    for command in (f"link add {BRIDGE} type bridge", f"address add 192.0.2.1/24 dev {BRIDGE}",
+                    f"link set {BRIDGE} up"):
         inside(host, [which("ip"), *command.split()], check=True)
 
     def looks():
@@ -365,7 +368,8 @@ def test_a_veth_of_that_name_that_exists_is_an_error_and_untouched(host):
 
 
 @needs("ip")
-@pytest.mark.parametrize("how", ["our group", "our alias", "our prefix", "our group and prefix", "our alias and prefix"])
+@pytest.mark.parametrize("how", ["our group", "our alias", "our prefix", "our group and prefix",
+                                 "our alias and prefix"])
 def test_a_stranger_that_looks_like_ours_is_left_alone(host, how):
     name = "nsnet-ex-other" if "prefix" in how else "theirs"
     with network_on(host) as network:
@@ -470,7 +474,8 @@ def test_the_namespace_of_a_running_process_is_attached(host):
     ({"bridge": "x%d"}, "x%d"), ({"bridge": ""}, "''"), ({"bridge": "all"}, "all"), ({"bridge": "-rf"}, "-rf"),
     ({"address": "10.0.0.1/33"}, "10.0.0.1/33"), ({"address": "10.0.0.1"}, "10.0.0.1"), ({"address": "10.0.0.0/24"},
                                                                                          "10.0.0.0/24"),
-    ({"address": "10.0.0.255/24"}, "10.0.0.255/24"), ({"address": []}, "address"), ({"address": "224.0.0.1/24"}, "224.0.0.1"),
+    ({"address": "10.0.0.255/24"}, "10.0.0.255/24"), ({"address": []}, "address"),
+    ({"address": "224.0.0.1/24"}, "224.0.0.1"),
     ({"address": ["10.0.0.1/24", "10.0.0.1/24"]}, "10.0.0.1/24"), ({"lladdr": "nonsense"}, "nonsense"),
     ({"lladdr": "01:00:5e:00:00:01"}, "01:00:5e:00:00:01"), ({"lladdr": "00:00:00:00:00:00"}, "00:00:00:00:00:00"),
     ({"mtu": 67}, "67"), ({"mtu": 70000}, "70000"),
@@ -487,7 +492,8 @@ def test_a_network_that_cannot_be_meant_is_refused_at_once(host, arguments, valu
     ({"address": "fd00::2/64"}, "fd00::2/64"), ({"address": []}, "address"), ({"ifname": "lo"}, "lo"),
     ({"ifname": "with space"}, "with space"), ({"host_ifname": BRIDGE}, BRIDGE), ({"host_ifname": "lo"}, "lo"),
     ({"host_ifname": "x%d"}, "x%d"), ({"lladdr": "00:00:6c"}, "00:00:6c"), ({"capabilities": {"flying"}}, "flying"),
-    ({"new": {"user"}}, "user"), ({"argv": []}, "[]"), ({"argv": [""]}, "''"), ({"uid_map": [(0, 2**32, 1)]}, str(2**32)),
+    ({"new": {"user"}}, "user"), ({"argv": []}, "[]"), ({"argv": [""]}, "''"),
+    ({"uid_map": [(0, 2**32, 1)]}, str(2**32)),
 ], ids=lambda value: value if isinstance(value, str) else "")
 @pytest.mark.parametrize("up", [False, True])
 def test_a_launch_that_cannot_be_meant_creates_nothing(host, state, arguments, value, up):

@@ -1,6 +1,6 @@
 """A fault at every step of building and undoing: each call into the kernel fails in turn, and nothing may stay behind.
 
-The saboteur counts the calls and raises at the k-th, before it or right after it; k goes on until nothing fails any more.
+The saboteur counts the calls and raises at the k-th, before it or right after it; k goes on until nothing fails.
 Raising after the call is what a signal does that arrives when the kernel has done the work already.
 """
 

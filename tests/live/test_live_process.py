@@ -14,8 +14,8 @@ import threading
 import pytest
 
 import nsnet
-from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, environment, has_ended, is_gone, kill_and_wait,
-                          namespace_of, needs_root, read_inside)
+from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, environment, has_ended, is_gone,
+                          kill_and_wait, namespace_of, needs_root, read_inside)
 
 KINDS = ["user", "net", "pid", "mnt", "uts", "ipc", "cgroup"]
 CAT = ["/bin/cat"]
@@ -89,7 +89,8 @@ def test_joining_the_user_namespace_of_another_process():
 def test_new_namespaces_below_a_joined_one():
     ids = {"uid_map": {0: os.geteuid()}, "gid_map": {0: os.getegid()}}
     with nsnet.spawn(CAT, new={"user"}, stdin=nsnet.PIPE, **ids) as first:
-        with nsnet.spawn(CAT, new={"user", "net"}, join={"user": f"/proc/{first.pid}/ns/user"}, stdin=nsnet.PIPE) as second:
+        above = {"user": f"/proc/{first.pid}/ns/user"}
+        with nsnet.spawn(CAT, new={"user", "net"}, join=above, stdin=nsnet.PIPE) as second:
             users = {namespace_of(pid, "user") for pid in ("self", first.pid, second.pid)}
             assert len(users) == 3
             second.netns.set_link("lo", up=True)
@@ -287,10 +288,12 @@ FAILURES = {
                                                    gid_map={0: os.getegid()}), "execve", errno.ENOEXEC),
     "a directory that is not there": (lambda tmp: dict(cwd="/nonexistent"), "chdir", errno.ENOENT),
     "a working directory that is a file": (lambda tmp: dict(cwd="/etc/passwd"), "chdir", errno.ENOTDIR),
-    "a namespace that is none": (lambda tmp: dict(join={"net": os.open("/dev/null", os.O_RDONLY)}), "setns", errno.EINVAL),
+    "a namespace that is none": (lambda tmp: dict(join={"net": os.open("/dev/null", os.O_RDONLY)}), "setns",
+                                  errno.EINVAL),
     "a limit above the hard one": (lambda tmp: dict(new={"user"}, rlimits={resource.RLIMIT_NOFILE: (2**31, 2**31)}),
                                    "rlimit", errno.EPERM),
-    "a namespace file that is not there": (lambda tmp: dict(join={"net": "/nonexistent"}), "open /nonexistent", errno.ENOENT),
+    "a namespace file that is not there": (lambda tmp: dict(join={"net": "/nonexistent"}), "open /nonexistent",
+                                            errno.ENOENT),
     "a cgroup that is not there": (lambda tmp: dict(cgroup="/nonexistent"), "open cgroup /nonexistent", errno.ENOENT),
     "a cgroup that is none": (lambda tmp: dict(cgroup="/"), "clone3", errno.EBADF),
 }

@@ -1,4 +1,4 @@
-"""Bad input at the command line: exit 2 (127 for a command that is not there), one line naming the value, nothing made."""
+"""Bad input at the command line: exit 2 (127: no such command), one line naming the value, and nothing is made."""
 
 import os
 import subprocess
@@ -54,7 +54,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("words, code, value", BAD, ids=lambda value: repr(" ".join(value)) if isinstance(value, list) else "")
+def in_words(value):
+    return repr(" ".join(value)) if isinstance(value, list) else ""
+
+
+@pytest.mark.parametrize("words, code, value", BAD, ids=in_words)
 def test_bad_input_is_refused_in_one_line_and_nothing_is_made(host, state, words, code, value):
     before = ifnames(host)
     done = run_nsnet(host, state, "demo", *words)
@@ -64,9 +68,10 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_made(host, state, words
     assert done.stdout == "" and ifnames(host) == before and claims(state) == []
 
 
-@pytest.mark.parametrize("words, value", [([], "COMMAND"), (["nonsense"], "nonsense"), (["gc", "--nonsense"], "--nonsense"),
+@pytest.mark.parametrize("words, value", [([], "COMMAND"), (["nonsense"], "nonsense"),
+                                          (["gc", "--nonsense"], "--nonsense"),
                                           (["gc", "superfluous"], "superfluous"), (["explain", "xyz"], "xyz")],
-                         ids=lambda value: repr(" ".join(value)) if isinstance(value, list) else "")
+                         ids=in_words)
 def test_a_command_line_that_is_none_is_refused_in_one_line(host, state, words, value):
     done = run_nsnet(host, state, *words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and value in done.stderr
@@ -96,7 +101,8 @@ def test_explain_reads_a_message(host, state):
 def test_a_reader_that_goes_away_is_no_traceback(host, state):
     """demo | head -1: the rest of what it says is lost, what it made is not left."""
     reader, writer = os.pipe()
-    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.readline(); sys.stdin.close()"], stdin=reader)
+    head = "import sys; sys.stdin.readline(); sys.stdin.close()"
+    process = subprocess.Popen([sys.executable, "-c", head], stdin=reader)
     os.close(reader)
     try:
         done = inside(host, nsnet_argv("demo"), env=environment(state), stdin=subprocess.DEVNULL, stdout=writer)
