@@ -30,6 +30,7 @@ import ctypes, sys
 ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)       # PR_SET_PTRACER: where only that lets strace in
 from nsnet.cli import main, demo, echo, gc
 import json, nsnet.ownership
+print("loaded", flush=True)
 sys.stdin.readline()
 sys.exit(main(sys.argv[1:]))
 """
@@ -39,7 +40,8 @@ def traced(host, state, words, log, *filters):
     """Run nsnet under strace to its end, however that comes; returns its status."""
     nsnet_itself = subprocess.Popen(
         [sys.executable, "-c", LOADED, *words], env=environment(state), stdin=subprocess.PIPE, bufsize=0,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=go_inside(host.fd))
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=go_inside(host.fd))
+    assert nsnet_itself.stdout.readline() == b"loaded\n"
     tracer = subprocess.Popen(
         [which("strace"), "-p", str(nsnet_itself.pid), "-o", str(log), *filters], text=True, bufsize=1,
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=go_inside(host.fd))
