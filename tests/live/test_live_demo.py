@@ -225,7 +225,7 @@ def test_keep_says_how_to_reach_it_and_how_to_take_it_down(host, state):
     assert (code, err) == (130, "") and out.splitlines()[-1] == "Left behind: nothing" and is_gone(pid)
 
 
-@pytest.mark.skipif(IS_ROOT, reason="only a private host needs nsenter to be reached; root has none")
+@pytest.mark.skipif(IS_ROOT, reason="needs an ordinary user: root has no private host to enter")
 @needs("nsenter")
 @needs("nc.openbsd")
 def test_a_private_host_is_reached_as_keep_says(state):

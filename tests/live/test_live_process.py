@@ -318,7 +318,7 @@ def test_a_step_that_fails_is_named_and_leaves_nothing(what, hold, tmp_path):
     assert children() == set() and descriptors() == before
 
 
-@pytest.mark.skipif(IS_ROOT, reason="root may: only an ordinary user is refused")
+@pytest.mark.skipif(IS_ROOT, reason="needs an ordinary user: root may")
 @pytest.mark.parametrize("options, step", [
     ({"new": {"user"}, "uid_map": {0: 0}}, "uid_map"), ({"new": {"user"}, "gid_map": {0: 0}}, "gid_map"),
     ({"new": {"user"}, "uid_map": [(0, 100000, 65536)]}, "uid_map"), ({"new": {"net"}}, "unshare"),
