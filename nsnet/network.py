@@ -150,9 +150,9 @@ class Network:
         with self._lock:
             if self.is_up:
                 return
-            self._claim = Claim(self.bridge, self.netns, attachments)
             try:
                 with self._step("claim", "record what is about to be created, for gc"):
+                    self._claim = Claim(self.bridge, self.netns, attachments)
                     self._claim.take()
                 with self._step("bridge", f"create bridge {self.bridge}",
                                 *(f"assign {address} to it" for address in self.addresses), "enable it"):

@@ -39,8 +39,8 @@ def state_directory() -> str:
     candidates = ["/run/nsnet"] if os.geteuid() == 0 else []
     if os.environ.get("XDG_RUNTIME_DIR"):
         candidates.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsnet"))
-    with open("/proc/self/uid_map", encoding="ascii") as file:      # so that root of a user namespace and its owner agree
-        outside = idmap.outside_of(idmap.parse(file.read()), os.geteuid())
+    maps = idmap.parse(kernel.read_file("/proc/self/uid_map"))     # so that root of a user namespace and its owner agree
+    outside = idmap.outside_of(maps, os.geteuid())
     candidates.append(f"/tmp/nsnet-{os.geteuid() if outside is None else outside}")
     problem: Optional[Exception] = None
     for path in candidates:
@@ -71,15 +71,13 @@ def _pid_namespace() -> str:
 
 def boot_id() -> str:
     """Changes with every boot (random(4)): what was claimed under another one is gone from the kernel."""
-    with kernel.refused("boot id"), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    return kernel.read_file("/proc/sys/kernel/random/boot_id").strip()
 
 
 def started(pid: int) -> Optional[int]:
     """When a process started, in clock ticks since boot (proc(5)); None if there is none. With the pid it names one."""
     try:
-        with kernel.refused(f"process {pid}"), open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return int(kernel.read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
     except KernelError as error:
         if error.errno in (errno.ENOENT, errno.ESRCH):
             return None

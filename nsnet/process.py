@@ -51,7 +51,7 @@ def default_maps() -> Tuple[Tuple[idmap.Range, ...], Tuple[idmap.Range, ...]]:
     if uid == 0:
         powers = kernel.effective_capabilities()
         if powers & _CAP_SETUID and powers & _CAP_SETGID and all(
-                idmap.outside_of(idmap.parse(_read(path)), NOBODY) is not None
+                idmap.outside_of(idmap.parse(kernel.read_file(path)), NOBODY) is not None
                 for path in ("/proc/self/uid_map", "/proc/self/gid_map")):
             uid = gid = NOBODY
     return (idmap.Range(0, uid, 1),), (idmap.Range(0, gid, 1),)
@@ -152,7 +152,7 @@ class Process:
         default_uids, default_gids = own_maps() if joining_user else default_maps()
         uids = default_uids if uid_map is None else idmap.check(uid_map, "uid_map")
         gids = default_gids if gid_map is None else idmap.check(gid_map, "gid_map")
-        denied = not powers & _CAP_SETGID or _read("/proc/self/setgroups").strip() == "deny"    # inherited from then on
+        denied = not powers & _CAP_SETGID or kernel.read_file("/proc/self/setgroups").strip() == "deny"    # inherited from then on
         deny = denied if setgroups is None else not setgroups
         spec = {"set_ids": 1, "uid": _first(uids), "gid": _first(gids), "drop_bounding": 1, "drop_groups": int(not deny)}
         if joining_user:                # its parent is not our namespace: only the child itself may write them
@@ -363,11 +363,6 @@ def launch(process: Process, hold: bool) -> Process:
 
 
 # --- what the caller said, as C wants it ---
-
-def _read(path: str) -> str:
-    with kernel.refused(f"read {path}"), open(path, "rb") as file:
-        return file.read().decode("ascii", "replace")
-
 
 def _first(ranges: Tuple[idmap.Range, ...]) -> int:
     """Who it is inside: root if there is one."""

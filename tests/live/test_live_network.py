@@ -165,6 +165,24 @@ def test_the_first_packet_from_the_container_arrives(host):
                     assert time.monotonic() - started < 0.9
 
 
+def test_the_very_first_packet_after_attaching_is_not_lost(host):
+    """Nothing starts in between that would give the kernel time: listener and client socket are there before."""
+    slowest = 0.0
+    with network_on(host) as network, nsnet.Netns.new(beside=host) as other, other.socket() as listener:
+        listener.bind(("0.0.0.0", 80))
+        listener.listen()
+        for number in range(2, 22):
+            with host.socket() as client:
+                client.settimeout(PATIENCE)
+                attachment = network.attach(other, address=f"10.0.0.{number}/24")
+                started = time.monotonic()
+                client.connect((f"10.0.0.{number}", 80))
+                slowest = max(slowest, time.monotonic() - started)
+                listener.accept()[0].close()
+                attachment.detach()
+    assert slowest < 0.9
+
+
 def test_an_independent_client_reaches_the_listener(host):
     with network_on(host) as network, echo_server(network):
         done = inside(host, [*PYTHON, "-c", CLIENT, "10.0.0.2", "80", "by another way"])
