@@ -34,6 +34,8 @@ def why_refused(step: str, error: int) -> Optional[str]:
             if not os.path.exists(f"/proc/self/ns/{kind}"):
                 return f"/proc/self/ns/{kind} is missing: this kernel is built without {option}"
         return None
+    if error == errno.ENOSYS:
+        return "a seccomp filter (an older container engine's, say) hides clone3 from this process: see /proc/self/status"
     if error not in (errno.EPERM, errno.EACCES):
         return None
     if _read("/proc/sys/kernel/unprivileged_userns_clone") == "0":
@@ -44,5 +46,6 @@ def why_refused(step: str, error: int) -> Optional[str]:
     if "Seccomp:\t2" in (_read("/proc/self/status") or ""):
         return "/proc/self/status says Seccomp 2: a seccomp filter (a container's, say) forbids new namespaces"
     if step in ("uid_map", "gid_map"):
-        return "ids beyond the caller's own need CAP_SETUID and CAP_SETGID; see /proc/self/uid_map for those that exist here"
+        return ("ids beyond the caller's own need CAP_SETUID and CAP_SETGID, id 0 needs CAP_SETFCAP; see /proc/self/uid_map for"
+                " those that exist here")
     return None

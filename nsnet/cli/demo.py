@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import select
+import shlex
 import socket
 import sys
 import time
@@ -122,7 +123,8 @@ class Demo:
             self.say({
                 "private": "No CAP_NET_ADMIN over this network namespace: on a private \"host\", in user and network namespaces"
                            " of its own.",
-                "root": "On this host, as root.",
+                "root": "On this host, as root"
+                        + ("." if self.maps else ". So is the container's, without capabilities here; --uid-map changes that."),
                 "net_admin": "On this host, with CAP_NET_ADMIN.",
             }[mode])
             self.before = self.ours()
@@ -268,7 +270,7 @@ class Demo:
             own = f"/proc/{os.getpid()}/fd"
             enter = f"nsenter --preserve-credentials --user={own}/{host.userns_fd} --net={own}/{host.fd} "
         return (f"Running as process {self.container.pid}. Reach it with:\n"
-                f"  echo {self.message[:-1].decode(errors='replace')} | {enter}nc -q 1 {self.address.ip} {self.port}\n"
+                f"  echo {shlex.quote(self.message[:-1].decode(errors='replace'))} | {enter}nc -q 1 {self.address.ip} {self.port}\n"
                 f"Take it down with Ctrl-C, or from elsewhere with: kill {os.getpid()}")
 
     def ours(self) -> Dict[str, int]:

@@ -1,7 +1,7 @@
 """The demo's default listener: a TCP server that sends back what it gets.
 
 A program of its own, run inside the container as `python -I -S echo.py ADDRESS PORT [READY_FD]`; it imports nothing of nsnet.
-READY_FD is closed when it listens. It serves any number of clients at once and runs until it is killed.
+READY_FD is closed when it listens. It serves several clients, one piece at a time, and runs until it is killed.
 """
 
 import os
