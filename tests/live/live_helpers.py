@@ -192,15 +192,6 @@ def run_nsnet(netns, state, *words, env=None, **options):
     return inside(netns, nsnet_argv(*words), env=environment(state, **(env or {})), stdin=subprocess.DEVNULL, **options)
 
 
-def start_nsnet(netns, state, *words, env=None, **options):
-    """`python -m nsnet WORDS` in a namespace, as a Popen. Running, below, is safer to read from."""
-    for name, stream in (("stdin", subprocess.DEVNULL), ("stdout", subprocess.PIPE), ("stderr", subprocess.PIPE)):
-        options.setdefault(name, stream)
-    options.setdefault("text", True)
-    return subprocess.Popen(nsnet_argv(*words), env=environment(state, **(env or {})), preexec_fn=go_inside(netns.fd),
-                            **options)
-
-
 class Running:
     """`python -m nsnet WORDS` in a namespace, while it runs: read line by line, never waited for without end.
 

@@ -260,7 +260,7 @@ def test_root_without_a_new_user_namespace_is_cut_down_as_well(names):
     assert status["Uid"].split()[0] == "0"
 
 
-@pytest.mark.skipif(IS_ROOT, reason="needs an ordinary user: only its bounding set cannot be cut outside a user namespace")
+@pytest.mark.skipif(IS_ROOT, reason="needs an ordinary user: only its bounding set stays without a user namespace")
 def test_an_ordinary_users_plain_process_has_no_capability():
     status = status_of(new=())
     assert {name: int(status[name], 16) for name in SETS if name != "CapBnd"} == dict.fromkeys(
