@@ -19,10 +19,10 @@ from nsnet.netns import Batch, LinkRef, Netns
 from nsnet.network import Attachment, Container, Network, Step
 from nsnet.objects import Address, Link, Neighbour, Route
 from nsnet.ownership import collect
-from nsnet.process import DEVNULL, PIPE, STDOUT, Process, spawn
+from nsnet.process import DEVNULL, PIPE, STDOUT, Process, own_maps, spawn
 
 __all__ = [
     "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "KernelError", "Link", "LinkRef", "Neighbour",
     "NetlinkError", "Netns", "Network", "NoSuchObject", "NotPermitted", "NsnetError", "PIPE", "Process", "ProtocolError",
-    "RollbackError", "Route", "STDOUT", "Step", "UsageError", "collect", "explain", "spawn",
+    "RollbackError", "Route", "STDOUT", "Step", "UsageError", "collect", "explain", "own_maps", "spawn",
 ]

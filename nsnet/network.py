@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from nsnet import ownership, values
-from nsnet.errors import RollbackError, UsageError
+from nsnet.errors import NotPermitted, RollbackError, UsageError
 from nsnet.netns import LinkRef, Netns
 from nsnet.ownership import Claim
 from nsnet.process import Process
@@ -158,6 +158,9 @@ class Network:
                                 *(f"assign {address} to it" for address in self.addresses), "enable it"):
                     self._ref = self._build()
             except BaseException as error:
+                if isinstance(error, NotPermitted):
+                    error.hint = ("no CAP_NET_ADMIN over this network namespace; netns=nsnet.Netns.host() makes a private"
+                                  " host")
                 self._undo(error, self.down)
                 raise
 

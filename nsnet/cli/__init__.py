@@ -36,7 +36,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = _Parser(prog="nsnet", description="User and network namespaces, joined to a bridge on the host.")
     parser.add_argument("--version", action="version", version=f"nsnet {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
@@ -44,6 +44,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             importlib.import_module(f"nsnet.cli.{name}").add_arguments(command)
     words, trailing = _split(argv)
     options = parser.parse_args(words)
+    if options.command is None:
+        parser.error(f"COMMAND: expected one of {', '.join(COMMANDS)}")
     if trailing is not None and options.command != "demo":
         parser.error(f"{options.command}: expected nothing behind --, not {' '.join(trailing)!r}")
     options.trailing = trailing

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bridge", default="nsnet-ex-bridge", metavar="IFNAME", help="the bridge to create (%(default)s)")
     add("--subnet", default="10.0.0.0/24", metavar="NETWORK", help="its first address is the bridge's, its second the"
         " container's (%(default)s)")
-    add("--gateway", metavar="ADDRESS", help="the bridge's address, with prefix")
-    add("--address", metavar="ADDRESS", help="the container's address, with prefix")
+    add("--gateway", metavar="ADDRESS", help="the bridge's address, with prefix (the subnet's first)")
+    add("--address", metavar="ADDRESS", help="the container's address, with prefix (the subnet's second)")
     add("--host-ifname", default="nsnet-ex-veth0", metavar="IFNAME", help="the host's end of the veth pair (%(default)s)")
     add("--ifname", default="nsnet-ex-veth1", metavar="IFNAME", help="the container's end (%(default)s)")
     add("--lladdr", default="00:00:6c:00:00:00", metavar="MAC", help="the container's MAC (%(default)s)")
@@ -61,20 +61,21 @@ class Demo:
 
     def __init__(self, options: argparse.Namespace):
         if options.trailing is not None:
-            self.argv: Optional[Tuple[str, ...]] = values.command(options.trailing)
+            self.argv: Optional[Tuple[str, ...]] = values.command(options.trailing, "command behind --")
             process.find_command(self.argv)             # before anything is created
         else:
             self.argv = None
             if not sys.executable:
                 raise UsageError("the echo listener needs an interpreter, and sys.executable is empty; expected -- COMMAND")
-        self.port = values.port(options.port)
+        self.port = values.port(options.port, "--port")
         self.gateway, self.address = _addresses(options.subnet, options.gateway, options.address)
         self.capabilities = [name for name in options.capabilities.split(",") if name]
-        values.capabilities(self.capabilities)
+        values.capabilities(self.capabilities, "--capabilities")
         self.host_ifname = options.host_ifname
-        self.end = {"address": self.address, "ifname": options.ifname, "host_ifname": options.host_ifname,
-                    "lladdr": options.lladdr}
-        self.mtu = None if options.mtu is None else values.mtu(options.mtu)
+        self.end = {"address": self.address, "ifname": values.ifname(options.ifname, "--ifname"),
+                    "host_ifname": values.ifname(options.host_ifname, "--host-ifname"),
+                    "lladdr": values.lladdr(options.lladdr, "--lladdr")}
+        self.mtu = None if options.mtu is None else values.mtu(options.mtu, "--mtu")
         self.maps: Dict[str, Any] = {}
         if options.uid_map is not None:
             self.maps["uid_map"] = idmap.parse_option(options.uid_map, "--uid-map")
@@ -82,7 +83,9 @@ class Demo:
             self.maps["gid_map"] = idmap.parse_option(options.gid_map, "--gid-map")
         self.message = options.message.encode(errors="surrogateescape") + b"\n"
         self.keep, self.json = options.keep, options.json
-        self.bridge = values.ifname(options.bridge, "bridge")
+        self.bridge = values.ifname(options.bridge, "--bridge")
+        if self.bridge == self.host_ifname:
+            raise UsageError(f"--bridge and --host-ifname: both are {self.bridge!r}")
         self.make_network(None).check(**self.end)
         self.steps: List[Step] = []
         self.sent = self.received = b""
@@ -221,7 +224,8 @@ class Demo:
             connection.shutdown(socket.SHUT_WR)
             self.received = self.answer(connection)
         self.say(f"Talking to {self.address.ip} port {self.port}:")
-        self.say(f"  sent       {self.sent!r}\n  received   {self.received!r}")
+        silent = "" if self.received or self.argv is None else " (the command sends nothing back)"
+        self.say(f"  sent       {self.sent!r}\n  received   {self.received!r}{silent}")
         if self.argv is None and self.received != self.sent:
             print(f"nsnet: sent {self.sent!r}, received {self.received!r}", file=sys.stderr)
             return 1
