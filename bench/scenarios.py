@@ -4,7 +4,6 @@ Knows nsnet's steps and the floor's, and which of the one stand beside which of 
 statistics are measure.py's, printing is __main__.py's choice.
 """
 
-import os
 import sys
 import tempfile
 import time

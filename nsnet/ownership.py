@@ -167,11 +167,8 @@ class Claim:
 
 
 def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with kernel.Descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
+        os.fsync(directory.fileno())
 
 
 def _is_path_of(fd: int, path: str) -> bool:

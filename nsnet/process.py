@@ -102,7 +102,7 @@ class Process:
             }
             spec["paths"] = _candidates(self.args, env, cwd, foreign_root="mnt" in new or "mnt" in join)
             spec["joins"] = _joins(join, opened)
-            spec.update(self._namespaces(new, bool(join), "user" in join))
+            spec.update(self._namespaces(new, bool(join)))
             spec.update(self._identity(new, "user" in join, uid_map, gid_map, setgroups, no_new_privs))
             spec["cgroup_fd"] = -1 if cgroup is None else _open_cgroup(cgroup, opened)
             spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, opened, pipes)
@@ -122,7 +122,7 @@ class Process:
             for fd in [*opened, *pipes.values()]:
                 os.close(fd)
 
-    def _namespaces(self, new: Tuple[str, ...], joining: bool, joining_user: bool) -> Dict[str, Any]:
+    def _namespaces(self, new: Tuple[str, ...], joining: bool) -> Dict[str, Any]:
         """Which namespaces clone3 makes and which the child makes itself, while the parent works on."""
         if joining and "pid" in new:
             raise UsageError("new 'pid': expected no join beside it; the child itself would stay outside")
@@ -149,15 +149,16 @@ class Process:
             if not drop and not no_new_privs and os.geteuid() == 0:
                 raise UsageError("no_new_privs False: expected CAP_SETPCAP, without which root regains what is dropped here")
             return {"set_ids": 0, "drop_bounding": int(drop)}
-        default_uids, default_gids = own_maps() if joining_user else default_maps()
-        uids = default_uids if uid_map is None else idmap.check(uid_map, "uid_map")
-        gids = default_gids if gid_map is None else idmap.check(gid_map, "gid_map")
-        denied = not powers & _CAP_SETGID or kernel.read_file("/proc/self/setgroups").strip() == "deny"    # inherited from then on
-        deny = denied if setgroups is None else not setgroups
+        uids = gids = (idmap.Range(0, 0, 1),)       # below a namespace that is joined, its root is ours
+        if not joining_user and (uid_map is None or gid_map is None):
+            uids, gids = default_maps()
+        uids = uids if uid_map is None else idmap.check(uid_map, "uid_map")
+        gids = gids if gid_map is None else idmap.check(gid_map, "gid_map")
+        if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
+            setgroups = bool(powers & _CAP_SETGID) and kernel.read_file("/proc/self/setgroups").strip() != "deny"
+        deny = not setgroups
         spec = {"set_ids": 1, "uid": _first(uids), "gid": _first(gids), "drop_bounding": 1, "drop_groups": int(not deny)}
         if joining_user:                # its parent is not our namespace: only the child itself may write them
-            if uid_map is None and gid_map is None:
-                uids, gids = (idmap.Range(0, 0, 1),), (idmap.Range(0, 0, 1),)
             spec.update(uid_map=idmap.text(uids), gid_map=idmap.text(gids), drop_groups=0)
         else:
             self._written_maps = idmap.text(uids), idmap.text(gids), deny
@@ -268,18 +269,15 @@ class Process:
     def close(self) -> None:
         """Let go of pidfd, netns and pipes. A parked child ends; a running one runs on, and nobody collects it."""
         with self._reaping:
-            self._close()
-
-    def _close(self) -> None:
-        for file in (self.stdin, self.stdout, self.stderr):
-            if file is not None:
-                file.close()
-        if self.netns is not None:
-            self.netns.close()
-        self._parked = False
-        if self._child is not None:
-            self._child.close_channel()
-            self._child.close_pidfd()
+            for file in (self.stdin, self.stdout, self.stderr):
+                if file is not None:
+                    file.close()
+            if self.netns is not None:
+                self.netns.close()
+            self._parked = False
+            if self._child is not None:
+                self._child.close_channel()
+                self._child.close_pidfd()
 
     def _abandon(self) -> None:
         """Kill, collect, close: nothing of it stays. In a fork of the process that made it, only close."""
