@@ -41,6 +41,7 @@ enum nsnet_step {
 struct nsnet_talk {
 	const uint8_t *request;
 	size_t request_len;
+	uint32_t port;			/* ours: what answers carry as nlmsg_pid */
 	uint32_t first_seq;
 	uint32_t last_seq;
 	uint8_t *reply;			/* netlink messages of this talk, as received */
@@ -59,6 +60,7 @@ int nsnet_nl_open(int protocol);
 int nsnet_nl_prepare(int fd, uint32_t *port);
 int nsnet_nl_talk(int fd, struct nsnet_talk *talk);
 int nsnet_nl_drain(int fd);
+int nsnet_nl_index(const char *data, size_t len, size_t start, uint32_t *places, size_t count);
 
 /* visit.c -------------------------------------------------------------------------------------------------------- */
 

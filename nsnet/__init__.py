@@ -12,17 +12,20 @@ in namespaces; `explain` turns netlink bytes into text. All errors are `NsnetErr
 
 __version__ = "0.1.0"
 
-from nsnet.errors import (AlreadyExists, KernelError, NetlinkError, NoSuchObject, NotPermitted, NsnetError, ProtocolError,
-                          RollbackError, UsageError)
+from nsnet.errors import (AlreadyExists, KernelError, ListChanged, NetlinkError, NoSuchObject, NotPermitted, NotSupported,
+                          NsnetError, OutcomeUnknown, ProtocolError, RollbackError, UsageError)
 from nsnet.explain import explain
-from nsnet.netns import Batch, LinkRef, Netns
+from nsnet.monitor import Event, Monitor
+from nsnet.netns import Batch, Netns
 from nsnet.network import Attachment, Container, Network, Step
-from nsnet.objects import Address, Link, Neighbour, Route
+from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule, TrafficClass, Vlan)
 from nsnet.ownership import collect
 from nsnet.process import DEVNULL, PIPE, STDOUT, Process, own_maps, spawn
+from nsnet.verbs import LinkRef
 
 __all__ = [
-    "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "KernelError", "Link", "LinkRef", "Neighbour",
-    "NetlinkError", "Netns", "Network", "NoSuchObject", "NotPermitted", "NsnetError", "PIPE", "Process", "ProtocolError",
-    "RollbackError", "Route", "STDOUT", "Step", "UsageError", "collect", "explain", "own_maps", "spawn",
+    "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Filter", "Hop", "KernelError", "Link", "LinkRef",
+    "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns", "Network", "Nexthop", "NoSuchObject", "NotPermitted", "NotSupported",
+    "NsId", "NsnetError", "OutcomeUnknown", "PIPE", "Port", "Process", "ProtocolError", "Qdisc", "RollbackError", "Route", "Rule",
+    "STDOUT", "Step", "TrafficClass", "UsageError", "Vlan", "collect", "explain", "own_maps", "spawn",
 ]

@@ -13,7 +13,17 @@ class NsnetError(Exception):
 
 
 class UsageError(NsnetError, ValueError):
-    """A value that cannot be meant: said before any system call, naming the value and what was expected."""
+    """A value that cannot be meant: said before any system call, naming the value and what was expected.
+
+    `attribute`: the uapi constant of the attribute that it was for, where that is known.
+    """
+
+    attribute: Optional[str] = None
+
+    def blame(self, attribute: str) -> None:
+        """Name the attribute in the text as well."""
+        self.attribute = attribute
+        self.args = (f"{attribute} {self.args[0]}",)
 
 
 class ProtocolError(NsnetError):
@@ -48,8 +58,10 @@ class NetlinkError(KernelError):
 
     `request`: the request in words. `extack`: the kernel's own sentence, or None. `attribute`: the path of the attribute
     it blames ("IFLA_LINKINFO.IFLA_INFO_KIND"), or None. `also`: the later errors of the same batch, for a batch is not a
-    transaction and goes on after an error.
+    transaction and goes on after an error. `cookie`: what some kernels add for programs (NLMSGERR_ATTR_COOKIE), or None.
     """
+
+    cookie: Optional[bytes] = None
 
     def __init__(self, errno: int, request: str, extack: Optional[str] = None, attribute: Optional[str] = None,
                  also: Sequence["NetlinkError"] = ()):
@@ -77,6 +89,26 @@ class NoSuchObject(NetlinkError):
     """ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL: the link, address or route that was named is not there."""
 
 
+class NotSupported(NetlinkError):
+    """EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT, or a kind that is not known: this kernel was built without it."""
+
+
+class ListChanged(NetlinkError):
+    """EINTR: the list kept changing while it was read. `partial`: what the last reading got, which may lack or repeat things."""
+
+    partial: Sequence = ()
+
+
+class OutcomeUnknown(KernelError):
+    """The request was sent and its answer lost (ENOBUFS), or did not come in time (ETIMEDOUT): it may have been applied.
+
+    Read the state again before anything else; asking again blindly could do it twice. `outcomes`: of the requests of a long
+    batch that were answered before.
+    """
+
+    outcomes: Sequence = ()
+
+
 class RollbackError(NsnetError):
     """Undoing a failed operation failed as well.
 
@@ -99,6 +131,9 @@ _NETLINK_CLASSES = {
     _errno.ENOENT: NoSuchObject,
     _errno.ESRCH: NoSuchObject,
     _errno.EADDRNOTAVAIL: NoSuchObject,
+    _errno.EOPNOTSUPP: NotSupported,
+    _errno.EAFNOSUPPORT: NotSupported,
+    _errno.EPROTONOSUPPORT: NotSupported,
 }
 
 

@@ -10,12 +10,14 @@ batch that succeeds costs one datagram each way; errors come back unasked.
 Sources: netlink(7); netlink_rcv_skb() and netlink_ack() in net/netlink/af_netlink.c.
 """
 
+import errno as _errno
 import struct
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence
 
 from nsnet import rtnl
-from nsnet.errors import NetlinkError, ProtocolError, UsageError, netlink_error
-from nsnet.wire import Layout, Message, encode_message, locate, messages
+from nsnet.errors import NetlinkError, NotSupported, ProtocolError, UsageError, netlink_error
+from nsnet.tables import Layout, locate, missing
+from nsnet.wire import Message, encode_message, messages
 
 _INT = struct.Struct("=i")
 
@@ -23,7 +25,8 @@ _INT = struct.Struct("=i")
 class Request(NamedTuple):
     """One message to be sent.
 
-    `words`: what it asks, for error messages. `tolerate`: errnos that are as good as success ("already gone").
+    `words`: what it asks, for error messages. `tolerate`: errnos that are as good as success ("already gone"). `kind`: of the
+    link, qdisc, class or filter, if the request is one that a kernel without that kind refuses.
     """
 
     type: int
@@ -31,6 +34,7 @@ class Request(NamedTuple):
     payload: bytes
     words: str
     tolerate: FrozenSet[int] = frozenset()
+    kind: Optional[str] = None
 
     @property
     def is_dump(self) -> bool:
@@ -41,13 +45,15 @@ class Request(NamedTuple):
 class Outcome:
     """What became of one request: the messages it was answered with, and its error if there was one."""
 
-    __slots__ = ("replies", "error", "interrupted", "tolerated")
+    __slots__ = ("replies", "error", "interrupted", "tolerated", "cookie", "warning")
 
     def __init__(self) -> None:
         self.replies: List[Message] = []
         self.error: Optional[NetlinkError] = None
         self.interrupted = False                # a dump that the kernel says may be inconsistent
         self.tolerated = 0                      # the errno that was taken for success
+        self.cookie: Optional[bytes] = None     # NLMSGERR_ATTR_COOKIE, from kernels that say more with an answer
+        self.warning: Optional[str] = None      # what the kernel says of a request that it did, all the same
 
 
 def raise_errors(outcomes: Sequence[Outcome]) -> None:
@@ -56,6 +62,13 @@ def raise_errors(outcomes: Sequence[Outcome]) -> None:
     if errors:
         errors[0].also = errors[1:]
         raise errors[0]
+
+
+def _is_unknown_kind(error: NetlinkError) -> bool:
+    """Whether the kernel does not know the kind: links say EOPNOTSUPP, qdiscs and filters ENOENT and a sentence."""
+    said = (error.extack or "").lower()
+    return error.errno in (_errno.EOPNOTSUPP, _errno.ENOENT) and (
+        not said or any(sign in said for sign in ("unknown", "not found", "failed to load")))
 
 
 class Exchange:
@@ -84,36 +97,41 @@ class Exchange:
 
     def feed(self, data: bytes) -> None:
         """Take received bytes, whole messages. Raises ProtocolError for what is not netlink."""
+        position_of, interrupted = self._by_seq.get, rtnl.NLM_F_DUMP_INTR
         for message in messages(data):
-            position = self._by_seq.get(message.seq)
+            type, flags, seq, _, _ = message
+            position = position_of(seq)
             if position is None:
                 continue                        # of an earlier, interrupted talk
             outcome = self.outcomes[position]
-            if message.flags & rtnl.NLM_F_DUMP_INTR:
+            if flags & interrupted:
                 outcome.interrupted = True
-            if message.type == rtnl.NLMSG_ERROR:
-                self._acknowledged(position, message)
-                self.done = self.done or message.seq == self.last_seq
-            elif message.type == rtnl.NLMSG_DONE:
-                self._dump_ended(position, message)
-                self.done = self.done or message.seq == self.last_seq
-            elif message.type == rtnl.NLMSG_OVERRUN:
-                raise ProtocolError("NLMSG_OVERRUN: data was lost")
-            elif message.type != rtnl.NLMSG_NOOP:
+            if type >= 16:                      # NLMSG_MIN_TYPE: below are the control messages
                 outcome.replies.append(message)
+            elif type == rtnl.NLMSG_ERROR:
+                self._acknowledged(position, message)
+                self.done = self.done or seq == self.last_seq
+            elif type == rtnl.NLMSG_DONE:
+                self._dump_ended(position, message)
+                self.done = self.done or seq == self.last_seq
+            elif type == rtnl.NLMSG_OVERRUN:
+                raise ProtocolError("NLMSG_OVERRUN: data was lost")
 
     def _acknowledged(self, position: int, message: Message) -> None:
         header = rtnl.NLMSGERR.decode(message.payload)
-        if header.error == 0:
-            return
-        # Behind the errno stands the request's header, and its payload too unless the reply is capped; then attributes.
+        # Behind the errno stands the request's header, and its payload too unless the reply is capped (or is no error);
+        # then attributes.
         start = rtnl.NLMSGERR.size
-        if not message.flags & rtnl.NLM_F_CAPPED:
+        if header.error and not message.flags & rtnl.NLM_F_CAPPED:
             start += (max(header.len, 16) - 16 + 3) & ~3
         attrs = {}
         if message.flags & rtnl.NLM_F_ACK_TLVS and start <= len(message.payload):
             attrs = rtnl.EXTACK.decode(message.payload, 0, start)
-        self._failed(position, -header.error, attrs)
+        self.outcomes[position].cookie = attrs.get("cookie")
+        if not header.error:
+            self.outcomes[position].warning = attrs.get("msg") or None
+        else:
+            self._failed(position, -header.error, attrs)
 
     def _dump_ended(self, position: int, message: Message) -> None:
         if len(message.payload) < 4:
@@ -133,19 +151,21 @@ class Exchange:
             outcome.tolerated = errno
             return
         outcome.error = netlink_error(errno, request.words, attrs.get("msg") or None, self._blamed(request, attrs))
+        outcome.error.cookie = attrs.get("cookie")
+        if request.kind is not None and _is_unknown_kind(outcome.error):
+            outcome.error = NotSupported(errno, request.words, outcome.error.extack, outcome.error.attribute)
+            what = "such action" if "action" in (outcome.error.extack or "") else repr(request.kind)
+            outcome.error.hint = f"this kernel has no {what}: it is not built in, and no module of it is found"
 
     def _blamed(self, request: Request, attrs: Dict) -> Optional[str]:
         layout = self._layouts.get(request.type)
         if layout is None:
             return None
-        path = None
-        if "offs" in attrs:
-            path = locate(layout, request.payload, attrs["offs"] - 16)
-        if "miss_type" in attrs:
-            missing = f"type {attrs['miss_type']} (missing)"
-            nest = locate(layout, request.payload, attrs["miss_nest"] - 16) if "miss_nest" in attrs else None
-            if nest is None:
-                row = layout.table.by_number.get(attrs["miss_type"])
-                missing = f"{layout.table.constant(row[0])} (missing)" if row else missing
-            path = f"{nest}.{missing}" if nest else missing
+        try:
+            path = locate(layout, request.payload, attrs["offs"] - 16) if "offs" in attrs else None
+            if "miss_type" in attrs:
+                nest = attrs["miss_nest"] - 16 if "miss_nest" in attrs else None
+                path = missing(layout, request.payload, attrs["miss_type"], nest)
+        except ProtocolError:                   # a request made by hand, which no table understands
+            return None
         return path

@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional, Tuple, Union
+from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
 
-from nsnet.errors import KernelError, NsnetError, UsageError
+from nsnet.errors import KernelError, NsnetError, OutcomeUnknown, UsageError
 
 if not sys.platform.startswith("linux"):
     raise ImportError(f"nsnet needs Linux namespaces, and this is {sys.platform}")
@@ -46,6 +46,7 @@ SO_NETNS_COOKIE = 71                # <asm-generic/socket.h>, Linux 5.14
 MAX_TIMEOUT = 1e6                   # seconds; longer is for ever
 DEFAULT_TIMEOUT = 30.0              # seconds that one batch may take; a machine with a contended RTNL lock is slow
 
+INDEXED_TYPES = 72                  # attribute types that index_attributes() looks at: more than any rtnetlink message has
 REPLY_BYTES = 1 << 17               # room for replies between two looks at them; at least two datagrams of 64 KiB
 
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
@@ -114,13 +115,16 @@ class RtnlSocket:
     """A NETLINK_ROUTE socket, connected to the kernel: the hold on a network namespace.
 
     Safe from many threads: one talk at a time. Closing waits for the talk under way. A signal handler that interrupts a
-    talk may not use the same socket: that is EDEADLK.
+    talk may not use the same socket: that is EDEADLK. A child of a fork may only close it: sharing one socket, it would take
+    the parent's answers; talking there is EPERM.
     """
 
     def __init__(self, fd: Union[int, Descriptor]):
         """Takes the descriptor over, and closes it if it cannot be prepared."""
         self._descriptor = fd if isinstance(fd, Descriptor) else Descriptor(fd)
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # for a talk
+        self._use = threading.RLock()   # for less: lest the number is closed, and another file's, before it is used
+        self._pid = os.getpid()
         self._talking = False
         self._next_seq = 1
         self._interrupted = False       # a talk was sent and not heard to its end
@@ -140,18 +144,30 @@ class RtnlSocket:
         return cls(fd)
 
     def fileno(self) -> int:
+        if self._descriptor.closed:
+            raise UsageError("the network namespace is closed: expected one that is open")
         return self._descriptor.fileno()
 
     @property
     def closed(self) -> bool:
         return self._descriptor.closed
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a child's copy of a socket that its parent process opened."""
+        return os.getpid() != self._pid
+
     def close(self) -> None:
-        with self._turn():
+        if self.inherited:                  # the lock may have been held when the process was forked
+            self._descriptor.close()
+            return
+        with self._turn(), self._use:
             self._descriptor.close()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
+        if self.inherited:
+            raise KernelError(errno.EPERM, "netlink", "the socket is the parent process's: open one of your own after a fork")
         with self._lock:
             if self._talking:           # only the thread that holds the lock gets here: from a signal handler
                 raise KernelError(errno.EDEADLK, "netlink", "called from a signal handler, in the middle of a call")
@@ -165,12 +181,12 @@ class RtnlSocket:
         """Send one batch and gather its answers.
 
         `exchange_from(first_seq)` makes the nsnet.exchange.Exchange. Returns it, fed and done. Raises KernelError:
-        ETIMEDOUT after `timeout` seconds, ENOBUFS if answers were lost; in both cases the kernel may have applied the
-        batch, so read the state again before anything else.
+        OutcomeUnknown with ETIMEDOUT after `timeout` seconds, with ENOBUFS if answers were lost: the kernel may have
+        applied the batch, so read the state again before anything else.
         """
         deadline = time.monotonic_ns() + int(min(timeout, MAX_TIMEOUT) * 1e9)
         with self._turn():
-            fd = self._descriptor.fileno()
+            fd = self.fileno()
             if self._interrupted:
                 self._drain()
             exchange = exchange_from(self._next_seq)
@@ -179,7 +195,8 @@ class RtnlSocket:
             talk = ffi.new("struct nsnet_talk *")
             request_memory = ffi.from_buffer("uint8_t[]", request)
             talk.request, talk.request_len = request_memory, len(request)
-            talk.first_seq, talk.last_seq, talk.deadline = exchange.first_seq, exchange.last_seq, deadline
+            talk.port, talk.first_seq, talk.last_seq = self.port, exchange.first_seq, exchange.last_seq
+            talk.deadline = deadline
             buffer = _new_uncleared("uint8_t[]", REPLY_BYTES)
             talk.reply, talk.reply_size = buffer, REPLY_BYTES
             self._interrupted = True
@@ -188,6 +205,8 @@ class RtnlSocket:
                 if result == -errno.EINTR:
                     continue                    # Python has run its signal handlers by now
                 if result < 0:
+                    if talk.sent and -result in (errno.ENOBUFS, errno.ETIMEDOUT):
+                        raise OutcomeUnknown(-result, "netlink", "the outcome is unknown")
                     raise KernelError(-result, "netlink", "the outcome is unknown" if talk.sent else None)
                 exchange.feed(bytes(ffi.buffer(buffer, talk.reply_len)))
                 talk.reply_len = 0
@@ -199,17 +218,27 @@ class RtnlSocket:
         return exchange
 
     def _drain(self) -> None:
-        error = lib.nsnet_nl_drain(self._descriptor.fileno())
+        error = lib.nsnet_nl_drain(self.fileno())
         if error < 0:
             raise KernelError(-error, "netlink")
         self._interrupted = False
 
     # What follows asks the socket about its namespace without netlink.
 
+    def _ioctl(self, request: int, argument: Union[int, bytes]) -> Union[int, bytes]:
+        return self._with_fd(fcntl.ioctl, request, argument)
+
+    def _with_fd(self, call: Callable, *arguments):
+        """A call with the descriptor, which nobody closes meanwhile."""
+        if self.inherited:              # a thread that exists no more may have held the lock
+            return call(self.fileno(), *arguments)
+        with self._use:
+            return call(self.fileno(), *arguments)
+
     def netns_fd(self) -> int:
         """A new descriptor of the socket's network namespace (SIOCGSKNS; CAP_NET_ADMIN over its owner)."""
         try:
-            return fcntl.ioctl(self.fileno(), SIOCGSKNS)
+            return self._ioctl(SIOCGSKNS, 0)
         except OSError as error:
             raise KernelError(error.errno, "netns descriptor", "SIOCGSKNS needs CAP_NET_ADMIN there") from None
 
@@ -236,7 +265,7 @@ class RtnlSocket:
     def _ifreq(self, request: int, ifname: bytes, index: int) -> Tuple[bytes, int]:
         """(name, index) from an ioctl that takes the one for the other; (b"", 0) if there is no such link."""
         try:
-            return _IFREQ.unpack(fcntl.ioctl(self.fileno(), request, _IFREQ.pack(ifname, index)))
+            return _IFREQ.unpack(self._ioctl(request, _IFREQ.pack(ifname, index)))
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return b"", 0
@@ -252,7 +281,7 @@ class RtnlSocket:
         value = ffi.new("uint32_t[2]", [ETHTOOL_GLINK, 0])
         request = _IFREQ_POINTER.pack(os.fsencode(ifname), int(ffi.cast("uintptr_t", value)))
         try:
-            fcntl.ioctl(self.fileno(), SIOCETHTOOL, request)
+            self._ioctl(SIOCETHTOOL, request)
         except OSError as error:
             raise KernelError(error.errno, f"carrier of {ifname}") from None
         return bool(value[1])
@@ -263,7 +292,7 @@ class RtnlSocket:
         Before Linux 5.14 there is no cookie: then its inode, which is unique only while the namespace lives.
         """
         with refused("netns cookie"):
-            number = os.dup(self.fileno())
+            number = self._with_fd(os.dup)
         with socket.socket(fileno=number) as view:
             try:
                 return f"cookie:{struct.unpack('=Q', view.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
@@ -272,6 +301,15 @@ class RtnlSocket:
                     raise KernelError(error.errno, "netns cookie") from None
         with Descriptor(self.netns_fd()) as netns:
             return f"inode:{os.fstat(netns.fileno()).st_ino}"
+
+
+def index_attributes(data: bytes, start: int) -> Optional[Sequence[int]]:
+    """Where the attributes of data[start:] have their payloads: offset << 16 | length by attribute type, 0 for none.
+
+    None if the bytes make no sense, or are too many; for nsnet.tables.Attrs, which then looks for itself.
+    """
+    places = _new_uncleared("uint32_t[]", INDEXED_TYPES)
+    return places if lib.nsnet_nl_index(data, len(data), start, places, INDEXED_TYPES) == 0 else None
 
 
 def read_file(path: str) -> str:

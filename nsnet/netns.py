@@ -12,129 +12,21 @@ import os
 import socket as _socket
 import sys
 import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
-from nsnet import kernel, requests, rtnl, values
-from nsnet.errors import KernelError, NetlinkError, NoSuchObject, UsageError
+from nsnet import kernel, objects, requests, rtnl
+from nsnet.errors import KernelError, ListChanged, NoSuchObject, OutcomeUnknown, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
-from nsnet.explain import explain
+from nsnet.explain import TracedExchange
 from nsnet.hints import why_refused
-from nsnet.objects import Address, Link, Neighbour, Route
+from nsnet.monitor import RECEIVE_BYTES, Monitor, wait_link
+from nsnet.objects import (Address, Filter, Link, Neighbour, Nexthop, NsId, Qdisc, Route, Rule, TrafficClass, Vlan)
+from nsnet.verbs import LinkLike, LinkRef, Verbs, words
 
 DUMP_TRIES = 5                      # a dump that the kernel flags as inconsistent is asked for again this often
 CHUNK_BYTES = 1 << 16               # one send; far below net.core.wmem_default
 CHUNK_REQUESTS = 200                # so that 200 errors fit the receive buffer
 _FIRST_INDEX = 1 << 24              # indexes we choose on a host: far above those the kernel counts up to
-
-
-class LinkRef(NamedTuple):
-    """A link by name and index: what the add verbs return, before the kernel has been asked in a batch."""
-
-    ifname: str
-    index: int
-
-
-LinkLike = Union[LinkRef, Link, int, str]
-
-
-class Verbs:
-    """The verbs of a namespace. A link may be given as what an add verb returned, a Link, an ifindex or a name."""
-
-    netns: "Netns"
-    lo = LinkRef("lo", rtnl.LOOPBACK_IFINDEX)
-
-    def _run(self, request: Request) -> None:
-        raise NotImplementedError
-
-    def add_bridge(self, ifname: str, *, lladdr: Optional[str] = None, mtu: Optional[int] = None,
-                   group: Optional[int] = None, up: Optional[bool] = None, **options: Any) -> LinkRef:
-        """Create a bridge. `mtu` in bytes; `options`: rows of IFLA_BR_* in lower case (stp_state=0, ageing_time=30000).
-
-        Raises AlreadyExists if the name is taken. RTM_NEWLINK, IFLA_INFO_KIND "bridge" <linux/if_link.h>; ip-link(8).
-        """
-        index = self.netns.free_index()
-        self._run(requests.add_bridge(ifname, index=index, lladdr=lladdr, mtu=mtu, group=group, up=up,
-                                      options=options or None))
-        return LinkRef(ifname, index)
-
-    def add_veth(self, ifname: str, *, peer: str, peer_netns: Optional["Netns"] = None, lladdr: Optional[str] = None,
-                 peer_lladdr: Optional[str] = None, mtu: Optional[int] = None, group: Optional[int] = None,
-                 master: Optional[LinkLike] = None, up: Optional[bool] = None,
-                 queues: Optional[int] = None) -> Tuple[LinkRef, LinkRef]:
-        """Create a veth pair; the peer is born in `peer_netns`. Returns both ends.
-
-        `queues`: of each end; the kernel's default is one a CPU, and one is faster to make. `mtu` in bytes, `group` and
-        `queues` are given to both ends. Raises AlreadyExists if a name is taken. RTM_NEWLINK, VETH_INFO_PEER
-        <linux/veth.h>; veth(4).
-        """
-        there = peer_netns if peer_netns is not None else self.netns
-        index, peer_index = self.netns.free_index(), there.free_index()
-        self._run(requests.add_veth(
-            ifname, peer, index=index, peer_index=peer_index, lladdr=lladdr, peer_lladdr=peer_lladdr, mtu=mtu,
-            group=group, master=0 if master is None else self.netns.index_of(master), up=up, queues=queues,
-            peer_netns_fd=None if peer_netns is None else peer_netns.fd))
-        return LinkRef(ifname, index), LinkRef(peer, peer_index)
-
-    def set_link(self, link: LinkLike, *, up: Optional[bool] = None, ifname: Optional[str] = None,
-                 lladdr: Optional[str] = None, mtu: Optional[int] = None, master: Optional[LinkLike] = None,
-                 nomaster: bool = False, group: Optional[int] = None, ifalias: Optional[str] = None,
-                 netns: Optional["Netns"] = None, link_local: Optional[bool] = None) -> None:
-        """Change a link. `link_local=False`: no IPv6 link-local address when it comes up; then nothing is flooded either.
-
-        Raises NoSuchObject if there is no such link. RTM_SETLINK; ip-link(8).
-        """
-        index, words = self.netns.index_of(link), _words(link)
-        if link_local is not None:      # first, and alone: within one message the flags would be applied before it
-            mode = rtnl.IN6_ADDR_GEN_MODE_EUI64 if link_local else rtnl.IN6_ADDR_GEN_MODE_NONE
-            self._run(requests.set_addr_gen_mode(index, words, mode))
-        if link_local is not None and all(value is None for value in (up, ifname, lladdr, mtu, master, group, ifalias,
-                                                                      netns)) and not nomaster:
-            return
-        self._run(requests.set_link(
-            index, words, up=up, ifname=ifname, lladdr=lladdr, mtu=mtu,
-            master=0 if nomaster else None if master is None else self.netns.index_of(master), group=group,
-            ifalias=ifalias, netns_fd=None if netns is None else netns.fd))
-
-    def del_link(self, link: LinkLike, *, missing_ok: bool = False) -> None:
-        """Delete a link (for a veth, both ends). Raises NoSuchObject unless `missing_ok`. RTM_DELLINK."""
-        try:
-            index = self.netns.index_of(link)
-        except NoSuchObject:
-            if missing_ok:
-                return
-            raise
-        self._run(requests.del_link(index, _words(link), missing_ok))
-
-    def del_group(self, group: int) -> None:
-        """Delete all links of a group at once: one wait for the kernel instead of one a link. RTM_DELLINK, IFLA_GROUP."""
-        self._run(requests.del_group(group))
-
-    def add_address(self, link: LinkLike, address: str, *, nodad: bool = True) -> None:
-        """Give a link an address with prefix ("10.0.0.1/24"). `nodad`: IPv6 without duplicate address detection.
-
-        Raises AlreadyExists if the link has it. RTM_NEWADDR <linux/if_addr.h>; ip-address(8).
-        """
-        self._run(requests.add_address(self.netns.index_of(link), values.host_address(address), _words(link), nodad=nodad))
-
-    def del_address(self, link: LinkLike, address: str) -> None:
-        """Take an address from a link. Raises NoSuchObject if the link does not have it. RTM_DELADDR."""
-        self._run(requests.del_address(self.netns.index_of(link), values.address(address), _words(link)))
-
-    def add_route(self, dst: str, *, via: Optional[str] = None, oif: Optional[LinkLike] = None,
-                  metric: Optional[int] = None, table: int = rtnl.RT_TABLE_MAIN) -> None:
-        """Add a route to `dst` ("default" or a network with prefix), via a gateway, out of a link, or both.
-
-        Raises AlreadyExists, and NetlinkError with ENETUNREACH for a gateway that no link leads to (a link must be up).
-        RTM_NEWROUTE <linux/rtnetlink.h>; ip-route(8).
-        """
-        self._run(requests.add_route(dst, via=via, oif=0 if oif is None else self.netns.index_of(oif), metric=metric,
-                                     table=table))
-
-    def del_route(self, dst: str, *, via: Optional[str] = None, oif: Optional[LinkLike] = None,
-                  metric: Optional[int] = None, table: int = rtnl.RT_TABLE_MAIN) -> None:
-        """Remove a route. Raises NoSuchObject. RTM_DELROUTE."""
-        self._run(requests.del_route(dst, via=via, oif=0 if oif is None else self.netns.index_of(oif), metric=metric,
-                                     table=table))
 
 
 class Batch(Verbs):
@@ -181,7 +73,7 @@ class Netns(Verbs):
                  fd: Optional[kernel.Descriptor] = None, userns: Optional[kernel.Descriptor] = None,
                  private: bool = False):
         self.netns = self
-        self.socket_of_rtnl = rtnl_socket
+        self._rtnl = rtnl_socket
         self.private = private          # made by us: nothing but this process and what is attached holds it
         self._fd, self._userns = fd, userns
         self._here = here               # the namespace of the threads of this process
@@ -287,6 +179,23 @@ class Netns(Verbs):
         found = kernel.owner_userns(self.fd)
         return None if found is None else kernel.Descriptor(found)
 
+    @property
+    def socket_of_rtnl(self) -> kernel.RtnlSocket:
+        """The socket that holds the namespace. In a child of a fork it is a new one: on one socket, two would take each
+        other's answers. Raises KernelError if this process may not go there again.
+        """
+        held = self._rtnl
+        if not held.inherited or held.closed:
+            return held
+        self._lock = threading.RLock()          # a thread that exists no more may have held it
+        found = kernel.RtnlSocket.open() if self._here else None
+        if found is None or found.identity() != held.identity():        # it may have left the namespace since
+            made = Netns._visited(kernel.Descriptor(held.netns_fd()))
+            found, self._userns = made._rtnl, made._userns or self._userns
+        self._rtnl = found
+        held.close()
+        return found
+
     # --- what it is ---
 
     @property
@@ -341,7 +250,7 @@ class Netns(Verbs):
             raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to 15 bytes")
         index = self.find(link)
         if not index:
-            raise NoSuchObject(errno.ENODEV, f"link {link}")
+            raise NoSuchObject(errno.ENODEV, f"link {words(link)}")
         return index
 
     # --- talking ---
@@ -354,7 +263,11 @@ class Netns(Verbs):
         """Send requests in one exchange (a very long batch in several). Raises the first error, after the last answer."""
         outcomes: List[Outcome] = []
         for chunk in _chunks(batch):
-            outcomes += self._talk(chunk, timeout).outcomes
+            try:
+                outcomes += self._talk(chunk, timeout).outcomes
+            except OutcomeUnknown as error:
+                error.outcomes = outcomes
+                raise
         raise_errors(outcomes)
         return outcomes
 
@@ -362,27 +275,26 @@ class Netns(Verbs):
         self.perform([request])
 
     def _talk(self, chunk: Sequence[Request], timeout: float) -> Exchange:
-        exchange = self.socket_of_rtnl.talk(lambda first_seq: Exchange(chunk, first_seq), timeout)
-        if os.environ.get("NSNET_TRACE", "0") not in ("", "0"):
-            sent = explain(exchange.data)
-            got = [explain(reply.encode()) for outcome in exchange.outcomes for reply in outcome.replies]
-            errors = [f"  error: {outcome.error}" for outcome in exchange.outcomes if outcome.error is not None]
-            sys.stderr.write("\n".join(["-> " + sent.replace("\nRTM", "\n-> RTM"), *("<- " + text for text in got),
-                                        *errors, ""]))
-        return exchange
+        if os.environ.get("NSNET_TRACE", "0") in ("", "0"):
+            return self.socket_of_rtnl.talk(lambda first_seq: Exchange(chunk, first_seq), timeout)
+        write = sys.stderr.write
+        return self.socket_of_rtnl.talk(lambda first_seq: TracedExchange(chunk, first_seq, write), timeout)
 
     # --- what is there ---
 
-    def links(self) -> List[Link]:
-        """All links. Raises NetlinkError (EINTR) if the list kept changing while it was read."""
-        return self._list(requests.list_links(), Link.from_body)
+    def links(self, *, kind: Optional[str] = None, master: Optional[LinkLike] = None, stats: bool = True) -> List[Link]:
+        """All links, those of a kind, or the ports of a master; the kernel picks. `stats`: with the counters of IPv6.
+
+        Raises ListChanged, as all lists do, if the list kept changing while it was read.
+        """
+        found = self._list(requests.list_links(kind=kind, master=self._index(master), stats=stats), Link)
+        return [link for link in found if kind in (None, link.kind)]        # of a kind it does not have, the kernel lists all
 
     def link(self, link: LinkLike) -> Link:
         """One link, read anew, by name, index or reference. Raises NoSuchObject."""
         by_name = isinstance(link, str)
         request = requests.get_link(ifname=link) if by_name else requests.get_link(index=self.index_of(link))
-        (outcome,) = self.perform([request])
-        found = self._read(outcome, Link.from_body)[0]
+        found = self._get(request, Link)
         if by_name and found.ifname != link:            # the kernel looks at altnames too
             raise NoSuchObject(errno.ENODEV, request.words)
         return found
@@ -391,32 +303,127 @@ class Netns(Verbs):
         """Whether a link has carrier; on Linux 6.8 and newer it can also transmit when this returns True (SIOCETHTOOL)."""
         return self.socket_of_rtnl.sync_carrier(link if isinstance(link, str) else link.ifname)
 
-    def addresses(self) -> List[Address]:
-        """All IP addresses."""
-        return self._list(requests.list_addresses(), Address.from_body)
+    def bridge_vlans(self) -> List[Vlan]:
+        """The VLANs of every bridge and bridge port."""
+        return [vlan for port in self._list(requests.list_bridge_vlans(), objects.Body) for vlan in objects.vlans(port)]
 
-    def routes(self) -> List[Route]:
-        """All routes, of all tables and both families."""
-        return self._list(requests.list_routes(), Route.from_body)
+    def addresses(self, link: Optional[LinkLike] = None, *, family: Union[None, int, str] = None) -> List[Address]:
+        """All IP addresses, or those of a link or family ("inet", "inet6"); the kernel picks."""
+        return self._list(requests.list_addresses(index=self._index(link), family=family), Address)
 
-    def neighbours(self) -> List[Neighbour]:
-        """The neighbour tables (ARP and NDP)."""
-        return self._list(requests.list_neighbours(), Neighbour.from_body)
+    def routes(self, *, family: Union[None, int, str] = None, table: Optional[int] = None, oif: Optional[LinkLike] = None,
+               protocol: Optional[int] = None, type: Union[None, str, int] = None) -> List[Route]:
+        """All routes, of all tables and both families, or those that the kernel picks."""
+        return self._list(requests.list_routes(family=family, table=table, oif=self._index(oif), protocol=protocol, type=type),
+                          Route)
 
-    def _list(self, request: Request, make: Callable) -> List:
+    def route(self, dst: str, *, src: Optional[str] = None, oif: Optional[LinkLike] = None, iif: Optional[LinkLike] = None,
+              mark: Optional[int] = None) -> Route:
+        """The route that a packet to `dst` would take. Raises NetlinkError (ENETUNREACH, EHOSTUNREACH, ...) if none."""
+        return self._get(requests.get_route(dst, src=src, oif=self._index(oif), iif=self._index(iif), mark=mark), Route)
+
+    def rules(self, *, family: Union[None, int, str] = None) -> List[Rule]:
+        """The routing rules."""
+        return self._list(requests.list_rules(family=family), Rule)
+
+    def nexthops(self, *, oif: Optional[LinkLike] = None, groups: bool = False, fdb: bool = False) -> List[Nexthop]:
+        """The nexthop objects: all, those of a link, the groups, or those of forwarding entries."""
+        found = self._list(requests.list_nexthops(oif=self._index(oif), groups=groups, fdb=fdb), Nexthop)
+        return [one for one in found if one.fdb or not fdb]     # the kernel reads that filter, and lists all
+
+    def nexthop(self, id: int) -> Nexthop:
+        """One of them. Raises NoSuchObject."""
+        return self._get(requests.get_nexthop(id), Nexthop)
+
+    def neighbours(self, link: Optional[LinkLike] = None, *, family: Union[None, int, str] = None,
+                   proxy: bool = False) -> List[Neighbour]:
+        """The neighbour tables (ARP and NDP), or a link's part. `proxy`: whom is answered for."""
+        return self._list(requests.list_neighbours(index=self._index(link), family=family, proxy=proxy), Neighbour)
+
+    def neighbour(self, link: LinkLike, dst: str) -> Neighbour:
+        """One of them. Raises NoSuchObject."""
+        return self._get(requests.get_neighbour(self.index_of(link), dst, words(link)), Neighbour)
+
+    def fdb(self, link: Optional[LinkLike] = None, *, master: Optional[LinkLike] = None) -> List[Neighbour]:
+        """The forwarding entries: all, of a link, or of a bridge."""
+        return self._list(requests.list_fdb(index=self._index(link), master=self._index(master)), Neighbour)
+
+    def nsid(self, netns: "Netns") -> Optional[int]:
+        """The number by which this namespace knows another; None if it has none."""
+        number = self._get(requests.get_nsid(netns.fd), NsId).nsid
+        return None if number < 0 else number
+
+    def nsids(self) -> List[NsId]:
+        """All numbers that this namespace has given to others."""
+        return self._list(requests.list_nsids(), NsId)
+
+    def qdiscs(self, link: Optional[LinkLike] = None) -> List[Qdisc]:
+        """The queueing disciplines, of all links or of one."""
+        index = self._index(link)
+        return [one for one in self._list(requests.list_qdiscs(), Qdisc) if not index or one.index == index]
+
+    def classes(self, link: LinkLike) -> List[TrafficClass]:
+        """The classes of a link's queueing disciplines."""
+        return self._list(requests.list_classes(self.index_of(link)), TrafficClass)
+
+    def filters(self, link: LinkLike, parent: Union[int, str] = "root") -> List[Filter]:
+        """The filters of a link's queueing discipline ("root", "ingress", "egress", "1:")."""
+        return self._list(requests.list_filters(self.index_of(link), parent), Filter)
+
+    def _get(self, request: Request, kind: type) -> Any:
+        """One object. Reading changes nothing, so a lost answer is asked for again."""
+        found = self._read(self._ask(request), kind)
+        if not found:
+            raise NoSuchObject(errno.ENOENT, request.words)
+        return found[0]
+
+    def _list(self, request: Request, kind: type) -> List:
         for _ in range(DUMP_TRIES):
-            (outcome,) = self.perform([request])
-            found = self._read(outcome, make)
+            outcome = self._ask(request)
+            found = self._read(outcome, kind)
             if not outcome.interrupted:
                 return found
-        error = NetlinkError(errno.EINTR, request.words, f"the list changed during each of {DUMP_TRIES} readings")
+        error = ListChanged(errno.EINTR, request.words, f"the list changed during each of {DUMP_TRIES} readings")
         error.partial = found
         raise error
 
+    def _ask(self, request: Request) -> Outcome:
+        for tries_left in reversed(range(DUMP_TRIES)):
+            try:
+                (outcome,) = self.perform([request])
+                return outcome
+            except OutcomeUnknown as error:
+                if error.errno != errno.ENOBUFS or not tries_left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
     @staticmethod
-    def _read(outcome: Outcome, make: Callable) -> List:
-        return [make(rtnl.LAYOUTS[reply.type].decode(reply.payload)) for reply in outcome.replies
-                if reply.type in rtnl.LAYOUTS]
+    def _read(outcome: Outcome, kind: type) -> List:
+        replies = outcome.replies
+        layout = rtnl.LAYOUTS.get(replies[0].type) if replies else None
+        if layout is None:
+            return []
+        return layout.views([reply.payload for reply in replies], kernel.index_attributes, kind)
+
+    # --- what happens ---
+
+    def monitor(self, *groups: str, receive_bytes: int = RECEIVE_BYTES) -> Monitor:
+        """The events from now on: of "link", "address", "route", "neighbour", "rule", "nexthop", "nsid", "tc"; of none: links.
+
+        `for event in netns.monitor("link", "address")`, or `async for`; close it, or use `with`. `receive_bytes`: of the receive
+        buffer; when it runs over, an event with the action "overflow" says so.
+        """
+        here = self.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
+        return Monitor(here, groups or ("link",), receive_bytes=receive_bytes)
+
+    def wait_link(self, link: LinkLike, *, up: Optional[bool] = None, carrier: Optional[bool] = None,
+                  operstate: Optional[str] = None, gone: bool = False, timeout: Optional[float] = None) -> Optional[Link]:
+        """Wait, by events, until a link is there, is `up`, has `carrier`, is in an `operstate`, or is `gone`.
+
+        `timeout` in seconds: then KernelError with ETIMEDOUT. Returns the Link, None for one that is gone. See
+        nsnet.monitor.wait_link() for links that are renamed or made again.
+        """
+        return wait_link(self, link, up=up, carrier=carrier, operstate=operstate, gone=gone, timeout=timeout)
 
     # --- reaching what is inside ---
 
@@ -455,11 +462,11 @@ class Netns(Verbs):
     @property
     def closed(self) -> bool:
         """Whether close() was called."""
-        return self.socket_of_rtnl.closed
+        return self._rtnl.closed
 
     def close(self) -> None:
         """Let go. A namespace that nobody else holds ends, with everything in it."""
-        self.socket_of_rtnl.close()
+        self._rtnl.close()
         for held in (self._fd, self._userns):
             if held is not None:
                 held.close()
@@ -469,10 +476,6 @@ class Netns(Verbs):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _words(link: LinkLike) -> str:
-    return link if isinstance(link, str) else f"link {link}" if isinstance(link, int) else link.ifname
 
 
 def _chunks(batch: Sequence[Request]) -> List[List[Request]]:

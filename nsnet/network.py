@@ -16,10 +16,11 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 from nsnet import ownership, values
 from nsnet.errors import NotPermitted, RollbackError, UsageError
-from nsnet.netns import LinkRef, Netns
+from nsnet.netns import Netns
 from nsnet.ownership import Claim
 from nsnet.process import Process
 from nsnet.values import Address
+from nsnet.verbs import LinkRef
 
 Addresses = Union[str, Address, Iterable[Union[str, Address]]]
 

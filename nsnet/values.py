@@ -4,6 +4,7 @@ Pure. Each function takes the text, and returns the checked value or raises Usag
 and what was expected. These checks are stricter than the kernel's, which takes "-rf", escape sequences and expands "%d".
 """
 
+import operator
 import re
 from typing import Iterable, NamedTuple, Union
 
@@ -11,6 +12,7 @@ from nsnet.errors import UsageError
 from nsnet.wire import decode_ip, encode_ip
 
 _IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
+_ALTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}", re.ASCII)
 _IFNAME_RESERVED = ("all", "default", "lo")     # directories of /proc/sys/net/ipv4/conf that are there already
 _LLADDR = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", re.ASCII)
 
@@ -19,6 +21,14 @@ def ifname(value: str, what: str = "ifname") -> str:
     """A name for a link that we create: 1 to 15 bytes of A-Z a-z 0-9 _ . - (IFNAMSIZ in <linux/if.h> is 16)."""
     if not isinstance(value, str) or not _IFNAME.fullmatch(value) or value in _IFNAME_RESERVED:
         raise UsageError(f"{what} {value!r}: expected 1 to 15 of A-Z a-z 0-9 _ . - beginning with a letter or digit"
+                         ", and none of 'all', 'default', 'lo'")
+    return value
+
+
+def altname(value: str, what: str = "altname") -> str:
+    """An alternative name for a link: as ifname, but up to 127 bytes (ALTIFNAMSIZ in <linux/if.h> is 128)."""
+    if not isinstance(value, str) or not _ALTNAME.fullmatch(value) or value in _IFNAME_RESERVED:
+        raise UsageError(f"{what} {value!r}: expected 1 to 127 of A-Z a-z 0-9 _ . - beginning with a letter or digit"
                          ", and none of 'all', 'default', 'lo'")
     return value
 
@@ -104,6 +114,19 @@ def host_address(value: Union[str, Address], what: str = "address") -> Address:
     return result
 
 
+def network(value: Union[str, Address], what: str = "network") -> Address:
+    """A network with its prefix: no bit behind the prefix is set. An address alone is a network of one."""
+    if isinstance(value, str) and "/" not in value:
+        try:
+            value = f"{value}/{8 * len(encode_ip(value))}"
+        except UsageError:
+            raise UsageError(f"{what} {value!r}: expected a network such as 10.0.0.0/24") from None
+    result = address(value, what)
+    if result.host:
+        raise UsageError(f"{what} '{result}': expected a network; bits behind the prefix are set")
+    return result
+
+
 def addresses(value: Union[str, Address, Iterable], what: str = "address") -> tuple:
     """One address or several, checked, in order; none twice."""
     items = (value,) if isinstance(value, (str, Address)) or not hasattr(value, "__iter__") else tuple(value)
@@ -128,9 +151,13 @@ def port(value: Union[int, str], what: str = "port") -> int:
 
 def mtu(value: int, what: str = "mtu") -> int:
     """Bytes, 68 (RFC 791) to 65535 (IP_MAX_MTU)."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 68 <= value <= 65535:
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or not 68 <= found <= 65535:
         raise UsageError(f"{what} {value!r}: expected 68 to 65535 bytes")
-    return value
+    return found
 
 
 # <linux/capability.h>, in the order of their numbers, 0 to 40

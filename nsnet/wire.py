@@ -1,18 +1,18 @@
-"""The bytes of netlink: message headers, attributes, and the tables that give attributes names and types.
+"""The bytes of netlink: messages, attributes, and the codecs of single values.
 
-Pure: bytes in, values out, and back. One `Table` drives both directions. Knows alignment, lengths and nesting; knows no
-message type, no socket and no policy. Two rules hold everywhere:
-
-- decoding takes any bytes and gives a value or raises ProtocolError, nothing else;
-- what a table does not know survives: an unknown attribute is kept under its number as bytes, and is encoded unchanged.
+Pure: bytes in, values out, and back. Knows alignment and lengths; knows no message type, no table of attributes
+(tables.py), no socket and no policy. Decoding takes any bytes and gives a value or raises ProtocolError, nothing else.
 
 Sources: <linux/netlink.h>, include/net/netlink.h, netlink(7).
 """
 
 import socket
 import struct
+import sys
 from collections import namedtuple
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from collections.abc import Mapping     # typing's answers isinstance at five times the price
+from functools import lru_cache
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
 
 from nsnet.errors import ProtocolError, UsageError
 
@@ -21,9 +21,12 @@ ATTR_HEADER = struct.Struct("=HH")          # nla_len, nla_type
 NLA_F_NESTED = 0x8000
 NLA_F_NET_BYTEORDER = 0x4000
 NLA_TYPE_MASK = 0x3FFF
-MAX_DEPTH = 16                              # no message nests half as deep; bytes from nowhere might
+ATTR_MAX = 65531                            # bytes of one attribute's payload: nla_len has 16 bits, and counts itself
 
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")     # by length modulo 4
+_pack_header = ATTR_HEADER.pack
+_pack_message = NLMSG_HEADER.pack
+_new_tuple = tuple.__new__                  # of a named tuple's class, without counting what struct has counted
 
 
 class Message(NamedTuple):
@@ -41,7 +44,8 @@ class Message(NamedTuple):
 
 def encode_message(type: int, flags: int, seq: int, payload: bytes, port: int = 0) -> bytes:
     """nlmsghdr and payload, padded to the next message."""
-    return NLMSG_HEADER.pack(16 + len(payload), type, flags, seq, port) + payload + _PAD[len(payload) & 3]
+    length = len(payload)
+    return _pack_message(16 + length, type, flags, seq, port) + payload + _PAD[length & 3]
 
 
 def messages(data: bytes) -> Iterator[Message]:
@@ -50,11 +54,12 @@ def messages(data: bytes) -> Iterator[Message]:
     Raises ProtocolError where a length contradicts the data.
     """
     offset, end = 0, len(data)
+    unpack, new = NLMSG_HEADER.unpack_from, _new_tuple          # a dump of thousands of links comes through here
     while end - offset >= 16:
-        length, type, flags, seq, port = NLMSG_HEADER.unpack_from(data, offset)
+        length, type, flags, seq, port = unpack(data, offset)
         if length < 16 or length > end - offset:
             raise ProtocolError(f"netlink message at byte {offset}: length {length}, of {end - offset} there")
-        yield Message(type, flags, seq, port, data[offset + 16:offset + length])
+        yield new(Message, (type, flags, seq, port, data[offset + 16:offset + length]))
         offset += (length + 3) & ~3
     if offset < end:
         raise ProtocolError(f"{end - offset} bytes behind the last netlink message")
@@ -62,9 +67,9 @@ def messages(data: bytes) -> Iterator[Message]:
 
 def attributes(data: bytes, start: int = 0) -> Iterator[Tuple[int, int, int]]:
     """(nla_type with its flag bits, first byte of the payload, end of the payload) of each attribute in data[start:]."""
-    end = len(data)
+    end, unpack = len(data), ATTR_HEADER.unpack_from
     while end - start >= 4:
-        length, kind = ATTR_HEADER.unpack_from(data, start)
+        length, kind = unpack(data, start)
         if length < 4 or length > end - start:
             raise ProtocolError(f"attribute {kind & NLA_TYPE_MASK}: length {length}, of {end - start} there")
         yield kind, start + 4, start + length
@@ -78,22 +83,45 @@ def encode_attribute(kind: int, payload: bytes) -> bytes:
     length = len(payload)
     if not 0 <= kind <= 0xFFFF:
         raise UsageError(f"attribute {kind}: expected a number from 0 to 65535")
-    if length > 65531:
-        raise UsageError(f"attribute {kind & NLA_TYPE_MASK}: {length} bytes, expected at most 65531")
-    return ATTR_HEADER.pack(length + 4, kind) + payload + _PAD[length & 3]
+    if length > ATTR_MAX:
+        raise UsageError(f"attribute {kind & NLA_TYPE_MASK}: {length} bytes, expected at most {ATTR_MAX}")
+    return _pack_header(length + 4, kind) + payload + _PAD[length & 3]
+
+
+# --- codecs: how one attribute's payload is written and read ---
 
 
 class Codec:
-    """How one attribute's payload is written and read."""
+    """How one attribute's payload is written and read.
+
+    `decode` reads all of it at once; `view` may put off what is nested until it is asked for. `writer(kind)` is the way to
+    write whole attributes of one nla_type.
+    """
 
     name = "?"
     flags = 0                                           # bits to set in nla_type
+    by: Optional[str] = None                            # the sibling attribute that decides; see tables.Choice
 
     def encode(self, value: Any) -> bytes:
         raise NotImplementedError
 
-    def decode(self, data: bytes, depth: int) -> Any:
+    def decode(self, data: bytes, depth: int = 0) -> Any:
         raise NotImplementedError
+
+    def view(self, data: bytes, depth: int = 0) -> Any:
+        return self.decode(data, depth)
+
+    def writer(self, kind: int) -> Callable[[Any], bytes]:
+        """A function from a value to the attribute's bytes, header and padding with it."""
+        encode = self.encode
+
+        def write(value: Any) -> bytes:
+            payload = encode(value)
+            length = len(payload)
+            if length > ATTR_MAX:
+                raise UsageError(f"{length} bytes, expected at most {ATTR_MAX}")
+            return _pack_header(length + 4, kind) + payload + _PAD[length & 3]
+        return write
 
 
 class Scalar(Codec):
@@ -101,19 +129,38 @@ class Scalar(Codec):
 
     def __init__(self, name: str, form: str):
         self.name = name
-        self._struct = struct.Struct(form)
-        self._pack, self._unpack, self.size = self._struct.pack, self._struct.unpack, self._struct.size
+        self._form = form
+        packer = struct.Struct(form)
+        self._pack, self._unpack, self.size = packer.pack, packer.unpack, packer.size
 
     def encode(self, value: int) -> bytes:
         try:
             return self._pack(value)
         except struct.error:
-            raise UsageError(f"{value!r}: expected a number that fits {self.name}") from None
+            raise self._misfit(value) from None
 
-    def decode(self, data: bytes, depth: int) -> int:
+    def decode(self, data: bytes, depth: int = 0) -> int:
         if len(data) != self.size:
             raise ProtocolError(f"{self.name} of {len(data)} bytes")
         return self._unpack(data)[0]
+
+    view = decode
+
+    def writer(self, kind: int) -> Callable[[int], bytes]:
+        if self._form[0] != "=":                        # a header in the machine's order, a number in the network's
+            return super().writer(kind)
+        pack = struct.Struct(f"=HH{self._form[1]}{-self.size % 4}x").pack
+        length = 4 + self.size
+
+        def write(value: int) -> bytes:
+            try:
+                return pack(length, kind, value)
+            except struct.error:
+                raise self._misfit(value) from None
+        return write
+
+    def _misfit(self, value: Any) -> UsageError:
+        return UsageError(f"{value!r}: expected a number that fits {self.name}")
 
 
 class Plain(Codec):
@@ -122,42 +169,57 @@ class Plain(Codec):
     def __init__(self, name: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]):
         self.name, self.encode, self._decode = name, encode, decode
 
-    def decode(self, data: bytes, depth: int) -> Any:
+    def decode(self, data: bytes, depth: int = 0) -> Any:
         try:
             return self._decode(data)
         except (ValueError, OSError) as error:
             raise ProtocolError(f"{self.name} of {len(data)} bytes: {error}") from None
 
 
-def _encode_strz(text: str) -> bytes:
-    try:
-        data = text.encode("utf-8", "surrogateescape")
-    except (UnicodeEncodeError, AttributeError):
-        raise UsageError(f"{text!r}: expected text") from None
-    if b"\0" in data:
-        raise UsageError(f"{text!r}: expected no NUL")
-    return data + b"\0"
+class Text(Codec):
+    """Text that ends at its NUL, which may be missing; UTF-8 as far as it is. `nul`: write one."""
+
+    name = "string"
+
+    def __init__(self, nul: bool):
+        self._end = b"\0" if nul else b""
+
+    def encode(self, value: str) -> bytes:
+        try:
+            data = value.encode("utf-8", "surrogateescape")
+        except (UnicodeEncodeError, AttributeError):
+            raise UsageError(f"{value!r}: expected text") from None
+        if 0 in data:
+            raise UsageError(f"{value!r}: expected no NUL")
+        return data + self._end
+
+    def decode(self, data: bytes, depth: int = 0) -> str:
+        return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+    view = decode
 
 
-def _decode_strz(data: bytes) -> str:
-    return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+class LinkAddress(Codec):
+    """A link-layer address of any length, as colon-separated hex."""
 
+    name = "lladdr"
 
-def _encode_lladdr(text: str) -> bytes:
-    try:
-        return bytes([int(part, 16) for part in text.split(":") if _hex_byte(part)]) if text else b""
-    except ValueError:
-        raise UsageError(f"{text!r}: expected a link-layer address such as 02:00:00:00:00:01") from None
+    def encode(self, value: str) -> bytes:
+        try:
+            return bytes([int(part, 16) for part in value.split(":") if _hex_byte(part)]) if value else b""
+        except (ValueError, AttributeError):
+            raise UsageError(f"{value!r}: expected a link-layer address such as 02:00:00:00:00:01") from None
+
+    def decode(self, data: bytes, depth: int = 0) -> str:
+        return data.hex(":")
+
+    view = decode
 
 
 def _hex_byte(part: str) -> bool:
     if not 1 <= len(part) <= 2 or part.strip("0123456789abcdefABCDEF"):
         raise ValueError(part)
     return True
-
-
-def _decode_lladdr(data: bytes) -> str:
-    return data.hex(":")
 
 
 def encode_ip(text: str) -> bytes:
@@ -176,10 +238,33 @@ def decode_ip(data: bytes) -> str:
     raise ValueError("neither IPv4 nor IPv6")
 
 
-def _decode_flag(data: bytes) -> bool:
-    if data:
-        raise ValueError("expected none")
-    return True
+def _encode_via(text: str) -> bytes:
+    packed = encode_ip(text)
+    return struct.pack("=H", socket.AF_INET if len(packed) == 4 else socket.AF_INET6) + packed
+
+
+def _decode_via(data: bytes) -> str:
+    family = int.from_bytes(data[:2], sys.byteorder)
+    if (family, len(data)) not in ((socket.AF_INET, 6), (socket.AF_INET6, 18)):
+        raise ValueError("neither IPv4 nor IPv6")
+    return decode_ip(data[2:])
+
+
+def _encode_raw(value: bytes) -> bytes:
+    try:
+        return bytes(memoryview(value))
+    except TypeError:
+        raise UsageError(f"{value!r}: expected bytes") from None
+
+
+def _encode_uint(value: int) -> bytes:
+    return u32.encode(value) if isinstance(value, int) and 0 <= value <= 0xFFFFFFFF else u64.encode(value)
+
+
+def _decode_uint(data: bytes) -> int:
+    if len(data) not in (4, 8):
+        raise ValueError("expected 4 or 8")
+    return int.from_bytes(data, sys.byteorder)
 
 
 u8 = Scalar("u8", "=B")
@@ -188,205 +273,108 @@ u32 = Scalar("u32", "=I")
 u64 = Scalar("u64", "=Q")
 s8 = Scalar("s8", "=b")
 s32 = Scalar("s32", "=i")
+s64 = Scalar("s64", "=q")
 be16 = Scalar("be16", "!H")
 be32 = Scalar("be32", "!I")
-raw = Plain("bytes", bytes, bytes)
-string = Plain("string", lambda text: _encode_strz(text)[:-1], _decode_strz)    # without the NUL, read with or without
-strz = Plain("string", _encode_strz, _decode_strz)                  # NUL-terminated, UTF-8 as far as it is
-lladdr = Plain("lladdr", _encode_lladdr, _decode_lladdr)            # any length, as colon-separated hex
+be64 = Scalar("be64", "!Q")
+uint = Plain("uint", _encode_uint, _decode_uint)                    # of 4 bytes if it fits, else of 8 (nla_put_uint())
+raw = Plain("bytes", _encode_raw, bytes)
+string = Text(nul=False)            # written without the NUL, read with or without
+strz = Text(nul=True)
+lladdr = LinkAddress()
 ip = Plain("ip", encode_ip, decode_ip)                              # 4 or 16 bytes, as text
-flag = Plain("flag", lambda value: b"", _decode_flag)               # there or not
+via = Plain("via", _encode_via, _decode_via)                        # struct rtvia: family and address, as text
+flag = Plain("flag", lambda value: b"", lambda data: True)          # there or not; some drivers report a byte in it
+flag_or_byte = Plain("flag", lambda value: b"" if value else b"\0", lambda data: data[:1] != b"\0")  # set as a flag, told as a byte
 
 
-class Attr(NamedTuple):
-    """One row of a table. `many`: the attribute may stand several times; its value is a list."""
-
-    number: int
-    codec: Codec
-    many: bool = False
-
-
-class Choice(Codec):
-    """A codec that depends on the value of another attribute of the same table (IFLA_INFO_DATA on IFLA_INFO_KIND)."""
-
-    def __init__(self, by: str, **codecs: Codec):
-        self.by, self.codecs, self.name = by, codecs, f"by {by}"
-
-    def pick(self, values: Mapping) -> Codec:
-        return self.codecs.get(values.get(self.by), raw)
-
-    def pick_from(self, table: "Table", data: bytes, start: int = 0) -> Codec:
-        """The same from a level's bytes, of which nothing but the deciding attribute need make sense."""
-        values: Dict = {}
-        by = table.rows[self.by]
-        for kind, first, end in attributes(data, start):
-            if kind & NLA_TYPE_MASK == by.number:
-                values[self.by] = by.codec.decode(data[first:end], 0)
-        return self.pick(values)
+@lru_cache(maxsize=None)
+def _struct_tuple(name: str, fields: Tuple[str, ...]) -> type:
+    """The named tuple of a struct. No module has it as its own, hence it is pickled by its name and fields."""
+    made = namedtuple(name, fields, defaults=(0,) * len(fields))
+    made.__reduce__ = lambda self: (_restored, (name, fields, tuple(self)))
+    return made
 
 
-class Table:
-    """The attributes of one nesting level: rows by name, driving encoder, decoder and explanation alike.
-
-    `prefix`: of the constants in the uapi header, so that `prefix_NAME` is the constant of row `name`.
-    """
-
-    def __init__(self, prefix: str, **rows: Attr):
-        self.prefix = prefix
-        self.rows = rows
-        self.by_number = {attr.number: (name, attr) for name, attr in rows.items()}
-        if len(self.by_number) != len(rows):
-            raise ValueError(f"{prefix}: a number stands twice")
-
-    def constant(self, name: str) -> str:
-        """The uapi constant of a row."""
-        return f"{self.prefix}_{name.upper()}"
-
-    def encode(self, values: Mapping) -> bytes:
-        """The attributes in the order of `values`: {name: value}, or {number: bytes} for what the table does not know."""
-        parts: List[bytes] = []
-        for name, value in values.items():
-            attr = self.rows.get(name)
-            if attr is None:
-                if not isinstance(name, int):
-                    raise UsageError(f"{name!r}: expected an attribute of {self.prefix}")
-                for payload in value if isinstance(value, list) else (value,):
-                    parts.append(encode_attribute(name, payload))
-                continue
-            codec = attr.codec
-            if isinstance(codec, Choice):
-                codec = codec.pick(values)
-            kind = attr.number | codec.flags
-            for one in value if attr.many else (value,):
-                parts.append(encode_attribute(kind, codec.encode(one)))
-        return b"".join(parts)
-
-    def decode(self, data: bytes, depth: int = 0, start: int = 0) -> Dict:
-        """{name: value} of the attributes in data[start:]. Raises ProtocolError."""
-        if depth > MAX_DEPTH:
-            raise ProtocolError(f"attributes nested more than {MAX_DEPTH} deep")
-        values: Dict = {}
-        chosen: List[Tuple[str, Choice, bytes]] = []
-        for kind, first, end in attributes(data, start):
-            payload = data[first:end]
-            row = self.by_number.get(kind & NLA_TYPE_MASK)
-            if row is None:
-                if kind not in values:
-                    values[kind] = payload
-                elif isinstance(values[kind], list):    # repeated: a list, in the order of the wire
-                    values[kind].append(payload)
-                else:
-                    values[kind] = [values[kind], payload]
-                continue
-            name, attr = row
-            if isinstance(attr.codec, Choice):
-                values[name] = payload                  # holds its place; read when the whole level is known
-                chosen.append((name, attr.codec, payload))
-            elif attr.many:
-                values.setdefault(name, []).append(attr.codec.decode(payload, depth + 1))
-            else:
-                values[name] = attr.codec.decode(payload, depth + 1)
-        for name, choice, payload in chosen:
-            values[name] = choice.pick(values).decode(payload, depth + 1)
-        return values
-
-
-class Nested(Codec):
-    """Attributes within an attribute. `flags`: NLA_F_NESTED where the kernel's users set it."""
-
-    def __init__(self, table: Optional[Table], flags: int = 0):
-        self.table, self.flags = table, flags
-        self.name = "nested"
-
-    def encode(self, value: Mapping) -> bytes:
-        return self.table.encode(value)
-
-    def decode(self, data: bytes, depth: int) -> Dict:
-        return self.table.decode(data, depth)
-
-
-def nested(table: Table, flags: int = 0) -> Nested:
-    return Nested(table, flags)
+def _restored(name: str, fields: Tuple[str, ...], numbers: Tuple[int, ...]) -> Any:
+    return _struct_tuple(name, fields)._make(numbers)
 
 
 class Fixed:
-    """The fixed header in front of a message's attributes (struct ifinfomsg, ...). `form` as in the struct module."""
+    """A C struct of numbers: the header in front of a message's attributes (struct ifinfomsg, ...), or an attribute's value.
+
+    `form` as in the struct module, without alignment: padding is written as x. With "!" in front, in network byte order.
+    """
 
     def __init__(self, name: str, form: str, *fields: str):
         self.name = name
-        self._struct = struct.Struct("=" + form)
-        self.size = self._struct.size
-        self.tuple = namedtuple(name, fields, defaults=(0,) * len(fields))
+        self._struct = struct.Struct(form if form[0] == "!" else "=" + form)
+        self._pack, self._unpack_from, self.size = self._struct.pack, self._struct.unpack_from, self._struct.size
+        self.tuple = _struct_tuple(name, fields)
+        self._zero = dict.fromkeys(fields, 0)
 
     def encode(self, **fields: int) -> bytes:
+        return self.pack(fields)
+
+    def pack(self, value: Any) -> bytes:
+        """From a mapping of some of the fields (the others are 0), or from a tuple of all."""
+        by_name = type(value) is dict or isinstance(value, Mapping)
         try:
-            return self._struct.pack(*self.tuple(**fields))
-        except struct.error:
-            raise UsageError(f"{self.name} {fields}: a number is out of range") from None
+            return self._pack(*{**self._zero, **value}.values() if by_name else value)
+        except (struct.error, TypeError):
+            pass
+        if by_name:
+            for name in value:
+                if name not in self._zero:
+                    raise UsageError(f"{name!r}: expected a field of {self.name}: {', '.join(self._zero)}")
+        raise UsageError(f"{self.name} {value!r}: a number is out of range")
 
-    def decode(self, data: bytes):
-        if len(data) < self.size:
-            raise ProtocolError(f"{self.name} of {len(data)} bytes, expected {self.size}")
-        return self.tuple(*self._struct.unpack_from(data))
-
-
-class Body(NamedTuple):
-    """A message's payload, read: the fixed header (a named tuple) and the attributes."""
-
-    header: Any
-    attrs: Dict
+    def decode(self, data: bytes, start: int = 0):
+        if len(data) - start < self.size:
+            raise ProtocolError(f"{self.name} of {len(data) - start} bytes, expected {self.size}")
+        return _new_tuple(self.tuple, self._unpack_from(data, start))
 
 
-class Layout(Codec):
-    """A fixed header followed by attributes: a message's payload, or an attribute that holds one (VETH_INFO_PEER)."""
+class Record(Codec):
+    """A C struct as an attribute's value: a named tuple. `grows`: other kernels have it shorter or longer.
 
-    def __init__(self, fixed: Fixed, table: Table):
-        self.fixed, self.table, self.name = fixed, table, fixed.name
-
-    def encode(self, value: Tuple[Mapping, Mapping]) -> bytes:
-        header, attrs = value
-        if not isinstance(header, Mapping):
-            header = header._asdict()
-        return self.fixed.encode(**header) + self.table.encode(attrs)
-
-    def decode(self, data: bytes, depth: int = 0) -> Body:
-        return Body(self.fixed.decode(data), self.table.decode(data, depth, self.fixed.size))
-
-
-def locate(layout: Layout, payload: bytes, offset: int) -> Optional[str]:
-    """The path of constants to the attribute that covers byte `offset` of a message's payload.
-
-    "IFLA_LINKINFO.IFLA_INFO_DATA" for the data of a link; None if no attribute is there. An offset at an attribute's
-    header means that attribute.
+    Fields that a shorter one lacks are 0; what a longer one has more is left out.
     """
-    path: List[str] = []
-    table: Optional[Table] = layout.table
-    start, siblings = layout.fixed.size, payload
-    base = 0
-    while table is not None:
-        found = None
-        for kind, first, end in attributes(siblings, start):
-            if first - 4 <= offset - base < end:
-                found = kind, first, end
-                break
-        if found is None:
-            break
-        kind, first, end = found
-        row = table.by_number.get(kind & NLA_TYPE_MASK)
-        if row is None:
-            path.append(f"{table.prefix}({kind & NLA_TYPE_MASK})")
-            break
-        name, attr = row
-        path.append(table.constant(name))
-        if offset - base < first:
-            break
-        codec = attr.codec
-        if isinstance(codec, Choice):
-            try:
-                codec = codec.pick_from(table, siblings, start)
-            except ProtocolError:
-                break
-        siblings, base = siblings[first:end], base + first
-        table = getattr(codec, "table", None)
-        start = codec.fixed.size if isinstance(codec, Layout) else 0
-    return ".".join(path) or None
+
+    def __init__(self, fixed: Fixed, grows: bool = False):
+        self.fixed, self.name, self._grows = fixed, fixed.name, grows
+        self.encode = fixed.pack
+
+    def decode(self, data: bytes, depth: int = 0) -> Any:
+        if self._grows:
+            data = data[:self.fixed.size].ljust(self.fixed.size, b"\0")
+        elif len(data) != self.fixed.size:
+            raise ProtocolError(f"{self.name} of {len(data)} bytes, expected {self.fixed.size}")
+        return self.fixed.decode(data)
+
+
+class Array(Codec):
+    """C structs one behind the other: a list of named tuples. With `head`, (that struct, the list)."""
+
+    def __init__(self, item: Fixed, head: Optional[Fixed] = None):
+        self.item, self.head = item, head
+        self.name = head.name if head else f"{item.name}[]"
+
+    def encode(self, value: Any) -> bytes:
+        head, items = value if self.head else (None, value)
+        return (self.head.pack(head) if self.head else b"") + b"".join(map(self.item.pack, items))
+
+    def decode(self, data: bytes, depth: int = 0) -> Any:
+        start = self.head.size if self.head else 0
+        if len(data) < start or (len(data) - start) % self.item.size:
+            raise ProtocolError(f"{self.name} of {len(data)} bytes")
+        items = [self.item.decode(data, at) for at in range(start, len(data), self.item.size)]
+        return (self.head.decode(data), items) if self.head else items
+
+
+def record(fixed: Fixed, grows: bool = False) -> Record:
+    return Record(fixed, grows)
+
+
+def array(item: Fixed, head: Optional[Fixed] = None) -> Array:
+    return Array(item, head)

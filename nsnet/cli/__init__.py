@@ -16,7 +16,7 @@ from typing import List, NoReturn, Optional
 COMMANDS = {
     "demo": "build a bridge and a container on it, talk to it, take it all down",
     "gc": "remove what networks without a living owner left behind",
-    "explain": "show netlink messages, given as hex, in words",
+    "explain": "show netlink messages, in hex or captured on an nlmon device, in words",
 }
 
 

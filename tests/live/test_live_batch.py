@@ -225,7 +225,7 @@ def test_a_namespace_of_somebody_more_powerful_is_not_permitted():
     ("add_address", {"link": 1, "address": "10.0.0.1"}, "10.0.0.1"),
     ("add_route", {"dst": "10.0.0.1/24", "via": "10.0.0.1"}, "10.0.0.1/24"),
     ("add_route", {"dst": "default"}, "default"),
-    ("add_route", {"dst": "10.0.0.0/24", "via": "fd00::1"}, "fd00::1"),
+    ("add_route", {"dst": "fd00::/64", "via": "10.0.0.1"}, "10.0.0.1"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_cannot_be_meant_is_refused_before_the_kernel_hears_of_it(host, monkeypatch, verb, arguments, value):
     monkeypatch.setattr(nsnet.Netns, "perform", None)       # calling it would be a TypeError

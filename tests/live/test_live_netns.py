@@ -352,7 +352,7 @@ def test_links_says_what_ip_says(playground):
             assert str(link.group) == row["group"].replace("default", "0")
             assert link.lladdr == row.get("address") or row["link_type"] != "ether"
             assert (link.master is None) == ("master" not in row)
-            assert playground.link(link.index)[:6] == link[:6]
+            assert playground.link(link.index).as_dict() == link.as_dict()
 
 
 def test_addresses_say_what_ip_says(playground):

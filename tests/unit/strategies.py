@@ -1,25 +1,28 @@
-"""What the unit tests share: every table of rtnl.py, values that fit them, bytes that do not, and kernel replies.
+"""What the unit tests share: values that fit every table of nsnet.rtnl, bytes that do not, and kernel replies.
 
 The strategies are derived from the codecs of the rows: a new table or row is searched without a word here.
 """
 
-import re
 import socket
 import struct
 from functools import lru_cache
 from pathlib import Path
 
+from discovered import HEADERS, LAYOUTS, TABLES, bounds, fixed_letters      # noqa: F401
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from nsnet import rtnl, wire
-from nsnet.errors import UsageError
+from nsnet.errors import ProtocolError, UsageError
 from nsnet.exchange import Exchange
-from nsnet.wire import NLA_TYPE_MASK, Body, Choice, Layout, Nested, Scalar, Table, encode_attribute, encode_message
+from nsnet.tables import Body, Chain, Choice, Layout, Listed, Nested
+from nsnet.wire import (NLA_TYPE_MASK, Array, LinkAddress, Record, Scalar, Text, encode_attribute, encode_message)
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).resolve().parent / "golden"
 MAX_BLOB = 12                           # bytes of a generated payload: enough for padding of every length
 BYTES = st.binary(max_size=MAX_BLOB)
+of_many = settings(max_examples=settings.default.max_examples // 2)     # for a test that is run for each of many tables
 
 
 def golden(name):
@@ -27,57 +30,7 @@ def golden(name):
     return bytes.fromhex("".join((GOLDEN / f"{name}.hex").read_text().splitlines()[1:]))
 
 
-# --- every table and layout of rtnl.py ---
-
-def _reachable(codec):
-    """The tables and layouts that are found by following a codec."""
-    if isinstance(codec, Layout):
-        yield codec
-    elif isinstance(codec, Nested):
-        yield codec.table
-    elif isinstance(codec, Choice):
-        for chosen in codec.codecs.values():
-            yield from _reachable(chosen)
-
-
-def _discover():
-    found, todo = [], [item for item in vars(rtnl).values() if isinstance(item, (Table, Layout))]
-    todo += rtnl.LAYOUTS.values()
-    while todo:
-        item = todo.pop(0)
-        if any(item is known for known in found):
-            continue
-        found.append(item)
-        rows = (item.table if isinstance(item, Layout) else item).rows.values()
-        todo += [child for attr in rows for child in _reachable(attr.codec)]
-        if isinstance(item, Layout):
-            todo.append(item.table)
-    return found
-
-
-_FOUND = _discover()
-
-
-def _label(item):
-    """The name it has in rtnl.py."""
-    return next((name for name, value in vars(rtnl).items() if value is item), item.__class__.__name__)
-
-
-TABLES = {_label(item): item for item in _FOUND if isinstance(item, Table)}
-LAYOUTS = {_label(item): item for item in _FOUND if isinstance(item, Layout)}
-HEADERS = {_label(item): item for item in vars(rtnl).values() if isinstance(item, wire.Fixed)}
-
-
 # --- values that fit ---
-
-def bounds(letter_or_codec):
-    """(lowest, highest) of a struct letter or of a Scalar."""
-    if isinstance(letter_or_codec, Scalar):
-        bits, signed = 8 * letter_or_codec.size, letter_or_codec.name.startswith("s")
-    else:
-        bits, signed = 8 * struct.calcsize("=" + letter_or_codec), letter_or_codec.islower()
-    return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-
 
 # As the kernel has them: any bytes without NUL, which is what surrogateescape is for.
 TEXT = BYTES.map(lambda data: data.replace(b"\0", b"n").decode("utf-8", "surrogateescape"))
@@ -93,24 +46,21 @@ ANY_TEXT = st.lists(st.one_of(st.sampled_from("0123456789abcdefABFGvxz:./-_%, \t
 _IP = st.one_of(
     st.binary(min_size=4, max_size=4).map(lambda data: socket.inet_ntop(socket.AF_INET, data)),
     st.binary(min_size=16, max_size=16).map(lambda data: socket.inet_ntop(socket.AF_INET6, data)))
-_PLAIN = {
-    id(wire.string): TEXT,
-    id(wire.strz): TEXT,
-    id(wire.raw): BYTES,
-    id(wire.lladdr): BYTES.map(lambda data: data.hex(":")),
-    id(wire.ip): _IP,
-    id(wire.flag): st.just(True),
-}
+_PLAIN = {id(wire.raw): BYTES, id(wire.ip): _IP, id(wire.via): _IP, id(wire.flag): st.just(True),
+          id(wire.flag_or_byte): st.booleans(), id(wire.uint): st.integers(0, 2**64 - 1)}
 
 # The values at which a codec could break; the same kinds as above.
-_EXTREMES = {
-    id(wire.string): ["", "a", "veth", "\udcff", "é" * 40],
-    id(wire.strz): ["", "a", "abc", "abcd", "\udcff", "é" * 40],
-    id(wire.raw): [b"", b"\0", b"\0\1\2\3\4", bytes(range(256))],
-    id(wire.lladdr): ["", "00", "02:00:00:00:00:01", "ff:" * 31 + "ff"],
-    id(wire.ip): ["0.0.0.0", "255.255.255.255", "::", "::1", "fd00::1", "::ffff:10.0.0.1"],
-    id(wire.flag): [True],
-}
+_IP_EXTREMES = ["0.0.0.0", "255.255.255.255", "::", "::1", "fd00::1", "::ffff:10.0.0.1"]
+_PLAIN_EXTREMES = {id(wire.raw): [b"", b"\0", b"\0\1\2\3\4", bytes(range(256))], id(wire.ip): _IP_EXTREMES,
+                   id(wire.via): _IP_EXTREMES, id(wire.flag): [True],
+                   id(wire.flag_or_byte): [True, False], id(wire.uint): [0, 2**32 - 1, 2**32, 2**64 - 1]}
+
+
+def struct_extremes(fixed):
+    """A struct of nothing but zeros, of the lowest numbers, and of the highest."""
+    numbers = [bounds(letter) for letter in fixed_letters(fixed)]
+    return [fixed.tuple(*(0 for _ in numbers)), fixed.tuple(*(low for low, _ in numbers)),
+            fixed.tuple(*(high for _, high in numbers))]
 
 
 def extremes(codec, depth=3):
@@ -118,13 +68,28 @@ def extremes(codec, depth=3):
     if isinstance(codec, Scalar):
         low, high = bounds(codec)
         return [low, 0, 1, high]
+    if isinstance(codec, Text):
+        return ["", "a", "abc", "abcd", "\udcff", "é" * 40]
+    if isinstance(codec, LinkAddress):
+        return ["", "00", "02:00:00:00:00:01", "ff:" * 31 + "ff"]
+    if isinstance(codec, Record):
+        return struct_extremes(codec.fixed)
+    if isinstance(codec, Array):
+        items = struct_extremes(codec.item)
+        lists = [[], items[:1], items * 5]
+        return [(head, some) for head in struct_extremes(codec.head) for some in lists] if codec.head else lists
+    if isinstance(codec, Listed):
+        return [[], extremes(codec.codec)[:1], extremes(codec.codec)]
     if isinstance(codec, Nested):
         return [{}] if not depth else [{}] + [
             values for name in codec.table.rows for values in row_extremes(codec.table, name, depth - 1)[-1:]]
     if isinstance(codec, Layout):
-        return [Body(codec.fixed.decode(fixed_bytes(codec.fixed, 0)), {}),
-                Body(codec.fixed.decode(fixed_bytes(codec.fixed, 255)), {})]
-    return _EXTREMES[id(codec)]
+        return [Body(header, {}) for header in struct_extremes(codec.fixed)]
+    if isinstance(codec, Chain):
+        hops = [_with_length(codec, header, attrs) for header in struct_extremes(codec.fixed)
+                for attrs in ({}, {9999: b"odd"})]
+        return [[], hops[:1], hops]
+    return _PLAIN_EXTREMES[id(codec)]
 
 
 def row_extremes(table, name, depth=3):
@@ -137,14 +102,9 @@ def row_extremes(table, name, depth=3):
     return one_by_one + [{name: extremes(attr.codec, depth)}] if attr.many else one_by_one
 
 
-def fixed_letters(fixed):
-    """The struct letters of a fixed header's fields, in order, without the padding."""
-    return re.sub(r"[=x]", "", fixed._struct.format)
-
-
-def fixed_bytes(fixed, byte):
-    """A fixed header made of one byte, but for its padding, which does not survive."""
-    return fixed.encode(**fixed.decode(bytes([byte]) * fixed.size)._asdict())
+def _with_length(chain, header, attrs):
+    """One link of a chain: the length in its header is filled in by the writer."""
+    return Body(header._replace(len=chain.fixed.size + len(chain.table.encode(attrs))), attrs)
 
 
 @lru_cache(maxsize=None)
@@ -186,15 +146,40 @@ def attributes_of(draw, table, depth=3):
 
 
 @lru_cache(maxsize=None)
+@st.composite
+def bodies(draw, layout, depth=3):
+    """Any header and attributes of a layout, those of the families that have a table of their own often among them."""
+    header = draw(headers(layout.fixed))
+    if layout.by_family and draw(st.booleans()):
+        header = header._replace(family=draw(st.sampled_from(sorted(layout.by_family))))
+    table = layout.table_for(header.family) if layout.by_family else layout.table
+    return Body(header, draw(attributes_of(table, depth - 1)) if depth else {})
+
+
+@lru_cache(maxsize=None)
 def value_of(codec, depth=3):
     """Any value of a codec; nothing is in what is nested deeper than `depth`."""
     if isinstance(codec, Scalar):
         return st.integers(*bounds(codec))
+    if isinstance(codec, Text):
+        return TEXT
+    if isinstance(codec, LinkAddress):
+        return BYTES.map(lambda data: data.hex(":"))
+    if isinstance(codec, Record):
+        return headers(codec.fixed)
+    if isinstance(codec, Array):
+        items = st.lists(headers(codec.item), max_size=3)
+        return st.tuples(headers(codec.head), items) if codec.head else items
+    if isinstance(codec, Listed):
+        return st.lists(value_of(codec.codec, depth), max_size=3)
     if isinstance(codec, Nested):
         return attributes_of(codec.table, depth - 1) if depth else st.just({})
     if isinstance(codec, Layout):
+        return bodies(codec, depth)
+    if isinstance(codec, Chain):
         attrs = attributes_of(codec.table, depth - 1) if depth else st.just({})
-        return st.builds(Body, headers(codec.fixed), attrs)
+        one = st.builds(lambda header, attrs: _with_length(codec, header, attrs), headers(codec.fixed), attrs)
+        return st.lists(one, max_size=2)
     return _PLAIN[id(codec)]
 
 
@@ -230,6 +215,12 @@ def attribute_bytes(table):
 def payload_bytes(layout):
     """Anything that could stand where a message's payload stands."""
     return st.one_of(st.binary(max_size=64), mutated(value_of(layout).map(layout.encode)))
+
+
+@lru_cache(maxsize=None)
+def codec_bytes(codec):
+    """Anything that could stand where a codec's payload stands."""
+    return st.one_of(st.binary(max_size=64), mutated(value_of(codec).map(codec.encode)))
 
 
 MESSAGE_TYPES = st.one_of(st.sampled_from(sorted(rtnl.MESSAGE_NAMES)), st.integers(0, 0xFFFF))
@@ -293,7 +284,15 @@ def fed(requests, *answers, first_seq=1):
     return exchange
 
 
-# --- what every check of a value promises ---
+# --- what every reader and every check of a value promises ---
+
+def value_or_protocol_error(function, *args):
+    """What it gives, or None. Any other exception is the failure that the tests look for."""
+    try:
+        return function(*args)
+    except ProtocolError:
+        return None
+
 
 def one_line(text):
     """Whether a person sees it as one line; str.splitlines also splits at what terminals ignore: so much the better."""

@@ -1,5 +1,7 @@
 """Bad input on the command line: one line on stderr that names the value, exit 2, and the kernel is not even asked."""
 
+import io
+import json
 import os
 
 import pytest
@@ -10,6 +12,7 @@ from strategies import ANY_TEXT, golden, one_line
 import nsnet
 from nsnet import kernel
 from nsnet.cli import COMMANDS, main
+from nsnet.wire import encode_attribute, encode_message
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +87,7 @@ def test_a_number_that_python_would_not_read_is_refused(capsys):
 
 
 @pytest.mark.parametrize("argv", [
-    [], ["nosuch"], ["demo", "--nosuch"], ["demo", "stray"], ["demo", "--mtu"], ["explain", "00", "00"],
+    [], ["nosuch"], ["demo", "--nosuch"], ["demo", "stray"], ["demo", "--mtu"], ["explain", "--nosuch"],
     ["gc", "stray"], ["--nosuch", "gc"], ["demo", "stray\nline"], ["nosuch\nline"], ["demo", "--json=1"]], ids=ascii)
 def test_bad_usage_is_refused_in_one_line(capsys, argv):
     words = complaint(capsys, 2, *argv)
@@ -164,22 +167,143 @@ def test_help_and_version_go_to_stdout(capsys):
     assert capsys.readouterr().out == f"nsnet {nsnet.__version__}\n"
 
 
-def test_explain_shows_a_message_given_as_hex(capsys):
-    data = golden("link_add_bridge").hex()
-    assert run("explain", " ".join(data[at:at + 4] for at in range(0, len(data), 4))) == 0
-    assert "IFLA_IFNAME 'nsnet-br0'" in capsys.readouterr().out
+HEX = golden("link_del").hex()
 
 
-@pytest.mark.parametrize("text", ["zz", "0", "0x00", "é", "00 0g"])
-def test_explain_refuses_what_is_no_hex(capsys, text):
-    assert repr(text) in complaint(capsys, 2, "explain", text)
+def in_parts(text, size):
+    return [text[at:at + size] for at in range(0, len(text), size)]
 
 
-def test_explain_reads_standard_input(capsys, monkeypatch):
-    read, write = os.pipe()
-    with os.fdopen(write, "w") as file:
-        file.write(golden("link_del").hex() + "\n")
-    with os.fdopen(read) as file:
-        monkeypatch.setattr("sys.stdin", file)
-        assert run("explain") == 0
+@pytest.mark.parametrize("words", [[HEX], [" ".join(in_parts(HEX, 4))], in_parts(HEX, 8), in_parts(HEX, 3),
+                                   [HEX.upper()]], ids=["one word", "spaces", "words", "odd words", "capitals"])
+def test_explain_shows_a_message_given_as_hex(capsys, words):
+    assert run("explain", *words) == 0
+    assert capsys.readouterr().out.startswith("RTM_DELLINK REQUEST|ACK ")
+
+
+@pytest.mark.parametrize("text", ["zz", "0", "0x00", "é", "00 0g", "", " ", "\n", "a\0b", "/no/such/file"])
+def test_explain_refuses_what_is_neither_hex_nor_a_file(capsys, text):
+    assert repr(text.strip()) in complaint(capsys, 2, "explain", text)
+
+
+def test_explain_refuses_a_long_word_briefly(capsys):
+    assert len(complaint(capsys, 2, "explain", "0" * 9000 + "g")) < 200
+
+
+def test_explain_shows_what_makes_no_sense_as_well(capsys):
+    assert run("explain", "00 00") == 0
+    assert capsys.readouterr().out == "! 2 bytes behind the last netlink message: 0000\n"
+
+
+@pytest.fixture
+def standard_input(monkeypatch):
+    """A function that puts bytes there."""
+    files = []
+
+    def give(data):
+        read, write = os.pipe()
+        with os.fdopen(write, "wb") as file:
+            file.write(data)
+        files.append(os.fdopen(read))
+        monkeypatch.setattr("sys.stdin", files[0])
+    yield give
+    for file in files:
+        file.close()
+
+
+def test_explain_reads_hex_from_standard_input(capsys, standard_input):
+    standard_input(HEX.encode() + b"\n")
+    assert run("explain") == 0
     assert "RTM_DELLINK" in capsys.readouterr().out
+
+
+def test_explain_reads_a_capture_from_standard_input(capsys, standard_input):
+    standard_input(golden("pcap_nlmon"))
+    assert run("explain") == 0
+    assert "0.000000 -> RTM_NEWLINK" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", [b"", b"zz", b"\xff\xfe", b"000", b"\xd4\xc3\xb2\xa1"], ids=repr)
+def test_explain_of_what_it_cannot_read_is_1(capsys, standard_input, tmp_path, data):
+    standard_input(data)
+    complaint(capsys, 1, "explain")
+    (tmp_path / "file").write_bytes(data)
+    complaint(capsys, 1, "explain", str(tmp_path / "file"))
+
+
+def test_explain_of_a_directory_is_1(capsys, tmp_path):
+    assert repr(str(tmp_path)) in complaint(capsys, 1, "explain", str(tmp_path))
+
+
+def test_explain_reads_no_more_than_it_says(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("nsnet.cli.explain.MAX_BYTES", 2 << 20)
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(3 << 20)
+    assert "at most 2 MiB" in complaint(capsys, 2, "explain", str(tmp_path / "sparse"))
+    assert "at most 2 MiB" in complaint(capsys, 2, "explain", "/dev/zero")
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """The path of a capture; with a number, of its first bytes."""
+    def write(end=None):
+        path = tmp_path / "nlmon.pcap"
+        path.write_bytes(golden("pcap_nlmon")[:end])
+        return str(path)
+    return write
+
+
+def test_explain_shows_a_capture_with_directions_and_times(capsys, capture):
+    assert run("explain", capture()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line.split(" ", 2) for line in lines if not line.startswith(" ")]
+    assert "".join(arrow for _, arrow, _ in heads) == "-><-->-><-<--><--><--><--><-<-"
+    times = [float(time) for time, _, _ in heads]
+    assert times[0] == 0 and times == sorted(times) and times[-1] > 0
+    assert [rest for _, _, rest in heads if rest.startswith("NETLINK")] == ["NETLINK_GENERIC, 40 bytes",
+                                                                            "NETLINK_GENERIC, 36 bytes"]
+    mark = next(number for number, line in enumerate(lines) if "^" in line)
+    assert lines[mark].strip() == "^^^^^^^^^^^^^^^^ Attribute failed policy validation; it wants U16 0..65535"
+    assert lines[mark - 1].strip().startswith("IFLA_BR_PRIORITY 00 !")
+
+
+def test_explain_shows_a_capture_as_json(capsys, capture):
+    assert run("explain", "--json", capture()) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["direction"], one["family"]) for one in found[:3]] == [
+        ("->", "NETLINK_ROUTE"), ("<-", "NETLINK_ROUTE"), ("->", "NETLINK_ROUTE")]
+    assert found[0]["attributes"] == {"IFLA_IFNAME": "nsnet-br0", "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"}}
+    assert all(one["time_ns"] > 10**18 for one in found)
+    assert [one["blames"] for one in found if "blames" in one] == [["IFLA_LINKINFO.IFLA_INFO_DATA.IFLA_BR_PRIORITY"]]
+    assert [one["payload"][:8] for one in found if one["family"] == "NETLINK_GENERIC"] == ["28000000", "24000000"]
+
+
+def test_explain_shows_hex_as_json(capsys):
+    assert run("explain", "--json", HEX) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one["type"] == "RTM_DELLINK" and one["header"]["index"] == 5 and "direction" not in one
+
+
+def test_explain_shows_what_stands_before_the_place_where_a_capture_is_cut_off(capsys, capture):
+    assert run("explain", capture(end=-3)) == 1
+    said = capsys.readouterr()
+    assert said.out.count("RTM_GETMDB") == 2 and "RTM_NEWLINK" in said.out
+    assert one_line(said.err) and "a packet of" in said.err
+    assert run("explain", "--json", capture(end=-3)) == 1
+    assert len(json.loads(capsys.readouterr().out)) == 14
+
+
+def test_explain_reads_several_files(capsys, capture, tmp_path):
+    (tmp_path / "text").write_text(" ".join(in_parts(HEX, 8)) + "\n")
+    assert run("explain", str(tmp_path / "text"), capture()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("RTM_DELLINK") and lines[2].startswith("0.000000 -> RTM_NEWLINK")
+
+
+def test_explain_prints_what_the_terminal_cannot_show_escaped(capsys, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    alias = encode_attribute(20, "caf\u00e9\0".encode())
+    assert run("explain", encode_message(16, 0, 1, bytes(16) + alias).hex()) == 0
+    out.flush()
+    assert b"IFLA_IFALIAS 'caf\\xe9'" in out.buffer.getvalue()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import ack, done, fed, refused
 
 from nsnet import rtnl
-from nsnet.errors import AlreadyExists, NetlinkError, NoSuchObject, NotPermitted, ProtocolError
+from nsnet.errors import (AlreadyExists, NetlinkError, NoSuchObject, NotPermitted, NotSupported, ProtocolError)
 from nsnet.exchange import Exchange, Request, raise_errors
 from nsnet.wire import encode_attribute, encode_message, messages
 
@@ -199,23 +199,51 @@ def test_a_missing_attribute_is_named():
 
 def test_a_missing_attribute_is_named_with_the_nest_that_lacks_it():
     nest = offset_of(ADD, struct.pack("=HH", 4 + 4 + 8, 18))        # IFLA_LINKINFO, with 8 bytes for "bridge"
-    assert answered(ADD, True, miss_type=2, miss_nest=nest).attribute == "IFLA_LINKINFO.type 2 (missing)"
+    assert answered(ADD, True, miss_type=2, miss_nest=nest).attribute == "IFLA_LINKINFO.IFLA_INFO_DATA (missing)"
     assert answered(ADD, True, miss_type=3, miss_nest=0).attribute == "IFLA_IFNAME (missing)"
 
 
 def test_a_request_without_a_layout_blames_no_attribute():
-    request = Request(90, 0, b"", "do it")
+    request = Request(126, 0, b"", "do it")                         # nothing that rtnl has a layout for
     error = answered(request, True, msg="no", offs=20, miss_type=1)
     assert error.attribute is None and error.extack == "no"
 
 
-def test_a_cookie_and_a_policy_change_nothing():
-    assert str(answered(ADD, True, cookie=b"abc", policy=b"")) == "add it: Invalid argument (EINVAL)"
+def test_a_request_that_no_table_understands_gets_the_kernels_error_all_the_same():
+    request = Request(rtnl.RTM_NEWLINK, 0, rtnl.IFINFOMSG.encode() + b"\1\0\3\0", "do it")
+    error = answered(request, True, msg="invalid length", offs=32, miss_type=3, miss_nest=32)
+    assert error.extack == "invalid length" and error.attribute is None
+
+
+def test_a_cookie_is_kept_for_programs_and_not_shown_to_people():
+    error = answered(ADD, True, cookie=b"abc", policy={})
+    assert str(error) == "add it: Invalid argument (EINVAL)" and error.cookie == b"abc"
+    exchange = fed([ADD], ack(1, attrs={"cookie": b"xyz"}))
+    assert exchange.outcomes[0].cookie == b"xyz" and exchange.outcomes[0].error is None
+    assert fed([ADD], ack(1)).outcomes[0].cookie is None
+
+
+@pytest.mark.parametrize("number, words, kind", [
+    (errno.EOPNOTSUPP, "Unknown device type", "dummy"), (errno.EOPNOTSUPP, "", "vlan"),
+    (errno.ENOENT, "Specified qdisc kind is unknown", "netem"), (errno.ENOENT, "TC classifier not found", "flower"),
+    (errno.ENOENT, "Failed to load TC action module", "u32")])
+def test_a_kind_that_the_kernel_lacks_is_not_supported_and_named(number, words, kind):
+    request = ADD._replace(kind=kind)
+    error = error_of(fed([request], ack(1, number, flags=rtnl.NLM_F_CAPPED, attrs={"msg": words})))
+    assert type(error) is NotSupported and error.errno == number and "this kernel has no " in str(error)
+    assert ("such action" if "action" in words else repr(kind)) in str(error)
+
+
+def test_what_is_missing_for_another_reason_is_no_lack_of_a_kind():
+    request = ADD._replace(kind="htb")
+    error = error_of(fed([request], ack(1, errno.ENOENT, flags=rtnl.NLM_F_CAPPED, attrs={"msg": "Failed to find qdisc"})))
+    assert type(error) is NoSuchObject
+    assert type(error_of(fed([ADD], ack(1, errno.EOPNOTSUPP)))) is NotSupported     # of no kind in particular
 
 
 def test_words_with_an_acknowledgement_are_a_warning_and_no_error():
     exchange = fed([ADD], ack(1, 0, flags=rtnl.NLM_F_CAPPED, attrs={"msg": "deprecated"}))
-    assert exchange.done and error_of(exchange) is None
+    assert exchange.done and error_of(exchange) is None and exchange.outcomes[0].warning == "deprecated"
 
 
 def test_attributes_are_read_only_where_the_flag_says_that_there_are_some():

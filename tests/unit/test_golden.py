@@ -1,21 +1,19 @@
-"""nsnet's bytes beside iproute2's, and the kernel's replies: captured once, see line 1 of each file in golden/.
+"""nsnet's requests beside iproute2's: captured once, see line 1 of each file in golden/.
 
 Each request is held against the golden in both directions: the golden decodes to the values that are written here, and
 what nsnet.requests builds is the golden, byte for byte, unless the two mean different messages; a comment says why.
 """
 
-import errno
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import pytest
-from strategies import GOLDEN, fed, golden, one_line
+from strategies import golden
 
 from nsnet import requests, rtnl, values
-from nsnet.errors import AlreadyExists, NetlinkError, NoSuchObject
-from nsnet.exchange import Exchange, Request, raise_errors
+from nsnet.exchange import Exchange, Request
 from nsnet.explain import explain
-from nsnet.objects import Address, Link, Neighbour, Route
-from nsnet.wire import Body, encode_attribute, messages
+from nsnet.tables import Body
+from nsnet.wire import messages
 
 ADD = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL
 BRIDGE, V0, V1 = 2, 5, 4                    # the ifindexes in the captured namespace
@@ -207,133 +205,3 @@ def test_a_golden_request_is_encoded_as_it_was_decoded(name):
 def test_a_golden_request_is_explained_without_a_complaint(name):
     text = explain(golden(name))
     assert text.startswith(rtnl.MESSAGE_NAMES[REQUESTS[name].type]) and "!" not in text
-
-
-# --- replies ---
-
-LIST = {
-    Link: requests.list_links, Address: requests.list_addresses, Route: requests.list_routes,
-    Neighbour: requests.list_neighbours,
-}
-
-
-def listed(kind, name):
-    """The objects in a golden dump."""
-    exchange = fed([LIST[kind]()], golden(name), first_seq=100)
-    assert exchange.done and exchange.outcomes[0].error is None and not exchange.outcomes[0].interrupted
-    return [kind.from_body(rtnl.LAYOUTS[reply.type].decode(reply.payload)) for reply in exchange.outcomes[0].replies]
-
-
-def test_a_dump_of_links():
-    lo, bridge, v1, v0 = listed(Link, "reply_links")
-    common = {"kind": None, "up": True, "carrier": True, "operstate": "up", "master": None, "group": 0, "ifalias": None,
-              "mtu": 1500, "peer_index": None, "peer_netnsid": None}
-    # lo is down, and has a carrier attribute of 1 nevertheless: `carrier` is IFF_LOWER_UP, which is not set
-    assert lo == Link(index=1, ifname="lo", lladdr="00:00:00:00:00:00",
-                      **{**common, "mtu": 65536, "up": False, "carrier": False, "operstate": "down"}, attrs=lo.attrs)
-    # the bridge's port had come up just before: link watch had not set its operstate yet
-    assert bridge == Link(index=2, ifname="nsnet-br0", lladdr="02:00:00:00:00:01",
-                          **{**common, "kind": "bridge", "operstate": "down", "group": 7,
-                             "ifalias": "nsnet:0123456789ab"},
-                          attrs=bridge.attrs)
-    assert v1 == Link(index=3, ifname="nsnet-v1", lladdr="02:00:00:00:00:03",
-                      **{**common, "kind": "veth", "peer_index": 4},
-                      attrs=v1.attrs)
-    assert v0 == Link(index=4, ifname="nsnet-v0", lladdr="02:00:00:00:00:02",
-                      **{**common, "kind": "veth", "peer_index": 3, "master": 2}, attrs=v0.attrs)
-
-
-def test_what_a_dump_of_links_has_besides():
-    lo, bridge, _, v0 = listed(Link, "reply_links")
-    options = bridge.attrs["linkinfo"]["data"]
-    assert (options["forward_delay"], options["stp_state"], options["group_addr"]) == (1500, 0, "01:80:c2:00:00:00")
-    port = v0.attrs["linkinfo"]["slave_data"]
-    assert v0.attrs["linkinfo"]["slave_kind"] == "bridge"
-    assert (port["state"], port["cost"], port["learning"], port["isolated"]) == (3, 2, 1, 0)
-    assert lo.attrs["txqlen"] == 1000 and lo.attrs["qdisc"] == "noop"
-    assert lo.attrs["af_spec"]["inet6"]["token"] == "::"
-    assert lo.attrs[67] == b"\1", "an attribute newer than the table is kept"
-
-
-def test_a_dump_of_addresses():
-    v4, v6, *others = listed(Address, "reply_addresses")
-    assert v4 == Address(2, "10.0.0.1/24", "nsnet-br0", 0, rtnl.IFA_F_PERMANENT, v4.attrs)
-    assert v6 == Address(2, "fd00::1/64", None, 0, rtnl.IFA_F_PERMANENT | rtnl.IFA_F_NODAD, v6.attrs)
-    assert [(one.index, one.address, one.scope, one.flags & rtnl.IFA_F_TENTATIVE) for one in others] == [
-        (3, "fe80::ff:fe00:3/64", 253, rtnl.IFA_F_TENTATIVE), (4, "fe80::ff:fe00:2/64", 253, rtnl.IFA_F_TENTATIVE)]
-
-
-def test_a_dump_of_routes():
-    found = listed(Route, "reply_routes")
-    assert found[0] == Route("10.3.0.0/16", "10.0.0.9", 2, 5, None, 1000, 3, 0, 1, rtnl.AF_INET, found[0].attrs)
-    assert found[1] == Route("default", "10.0.0.9", 2, None, None, 254, 3, 0, 1, rtnl.AF_INET, found[1].attrs)
-    assert found[2] == Route("10.0.0.0/24", None, 2, None, "10.0.0.1", 254, 2, 253, 1, rtnl.AF_INET, found[2].attrs)
-    assert [one.dst for one in found if one.family == rtnl.AF_INET6] == [
-        "fd00::/64", "fd01::/64", "fe80::/64", "fe80::/64", "fd00::1/128", "ff00::/8", "ff00::/8", "ff00::/8"]
-
-
-def test_a_dump_of_neighbours():
-    (one,) = listed(Neighbour, "reply_neighbours")
-    assert one == Neighbour(2, "10.0.0.9", "02:00:00:00:00:09", rtnl.NUD_PERMANENT, 0, rtnl.AF_INET, one.attrs)
-
-
-@pytest.mark.parametrize("name", [file.stem for file in sorted(GOLDEN.glob("reply_*.hex"))])
-def test_a_golden_reply_is_explained_without_a_complaint(name):
-    lines = explain(golden(name)).split("\n")
-    assert not [line for line in lines if "!" in line]
-    assert sum(not line.startswith(" ") for line in lines) == len(list(messages(golden(name))))
-
-
-def bad_bridge(payload):
-    """A hand-made RTM_NEWLINK, since nsnet does not build what the kernel refuses like that."""
-    return Request(rtnl.RTM_NEWLINK, ADD, rtnl.IFINFOMSG.encode() + encode_attribute(3, b"nsnet-x\0") + payload,
-                   "add it")
-
-
-UNKNOWN_KIND = Request(rtnl.RTM_NEWLINK, ADD, rtnl.LINK_BODY.encode(
-    ({}, {"ifname": "x", "linkinfo": {"kind": "y"}})), "add it")
-ADDRESSES = requests.list_addresses()
-
-
-@pytest.mark.parametrize("name, request_, number, extack, attribute", [
-    ("reply_error_extack", UNKNOWN_KIND, errno.EOPNOTSUPP, "Unknown device type", None),
-    ("reply_error_extack_capped", UNKNOWN_KIND, errno.EOPNOTSUPP, "Unknown device type", None),
-    ("reply_error_exists", requests.add_bridge("nsnet-br0"), errno.EEXIST, None, None),
-    ("reply_error_offset_capped", bad_bridge(encode_attribute(4, b"\5\0")), errno.ERANGE,
-     "Attribute failed policy validation", "IFLA_MTU"),
-    ("reply_error_nested_offset", bad_bridge(encode_attribute(18, encode_attribute(1, b"bridge") + encode_attribute(
-        2, encode_attribute(5, bytes(4)) + encode_attribute(6, b"\0")))), errno.ERANGE,
-     "Attribute failed policy validation", "IFLA_LINKINFO.IFLA_INFO_DATA.IFLA_BR_PRIORITY"),
-    ("reply_done_error", ADDRESSES, errno.EINVAL, "ipv4: Invalid values in header for address dump request", None),
-])
-def test_a_golden_error_is_raised_with_the_kernels_words(name, request_, number, extack, attribute):
-    exchange = fed([request_], golden(name), first_seq=100)
-    assert exchange.done
-    with pytest.raises(NetlinkError) as caught:
-        raise_errors(exchange.outcomes)
-    assert (caught.value.errno, caught.value.extack, caught.value.attribute) == (number, extack, attribute)
-    assert one_line(str(caught.value))
-
-
-def test_a_golden_ack_is_success():
-    exchange = fed([requests.add_bridge("nsnet-br0")], golden("reply_ack"), first_seq=100)
-    assert exchange.done
-    raise_errors(exchange.outcomes)
-
-
-def test_a_golden_batch_goes_on_after_an_error():
-    batch = [requests.add_bridge("nsnet-br0"), requests.set_link(2, "nsnet-br0", mtu=1400), requests.del_link(99, "it")]
-    exchange = fed(batch, golden("reply_batch"), first_seq=100)
-    assert exchange.done and [type(outcome.error) for outcome in exchange.outcomes] == [
-        AlreadyExists, type(None), NoSuchObject]
-
-
-# --- the files ---
-
-def test_every_golden_file_is_used_and_says_where_it_comes_from():
-    files = {file.stem: file.read_text() for file in GOLDEN.iterdir()}
-    assert {name for name in files if not name.startswith("reply_")} == set(REQUESTS)
-    for name, text in files.items():
-        first = text.splitlines()[0]
-        assert first.startswith("# ") and "Linux 6.18" in first, name
-        assert name.startswith("reply_") or ": ip " in first, name

@@ -68,6 +68,11 @@ def test_every_file_begins_with_its_theory(file):
     assert ast.get_docstring(ast.parse(file.read_text())) or not file.read_text().strip()
 
 
+def plain_field(member):
+    """Whether it is a property of one expression, such as those of nsnet.objects: its name and its class say enough."""
+    return isinstance(member, property) and member.fget.__name__ == "<lambda>"
+
+
 def documented_names():
     """What `import nsnet` gives to its users: every public function, class, and public member of one."""
     for name in nsnet.__all__:
@@ -78,7 +83,7 @@ def documented_names():
         if inspect.isclass(found):
             for member, value in inspect.getmembers(found):
                 defined = any(member in vars(base) for base in found.__mro__ if base.__module__.startswith("nsnet"))
-                inherited = hasattr(tuple, member) or member in getattr(found, "_fields", ())
+                inherited = hasattr(tuple, member) or member in getattr(found, "_fields", ()) or plain_field(value)
                 visible = callable(value) or isinstance(value, property)
                 if defined and visible and not inherited and not member.startswith("_"):
                     yield f"{name}.{member}", value

@@ -1,0 +1,54 @@
+"""What every family of verbs stands on: how a link is given, and where a request goes."""
+
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
+
+from nsnet import rtnl
+from nsnet.errors import NoSuchObject
+from nsnet.exchange import Request
+from nsnet.objects import Link
+from nsnet.requests.common import positive
+
+if TYPE_CHECKING:
+    from nsnet.netns import Netns
+
+
+class LinkRef(NamedTuple):
+    """A link by name and index: what the add verbs return, before the kernel has been asked in a batch."""
+
+    ifname: str
+    index: int
+
+
+LinkLike = Union[LinkRef, Link, int, str]
+
+
+def words(link: LinkLike) -> str:
+    """What a link is called in an error message: its name, which may be a stranger's choice, in one line."""
+    if isinstance(link, int):
+        return f"link {link}"
+    name = link if isinstance(link, str) else link.ifname
+    return name if name.isprintable() else repr(name)
+
+
+class VerbBase:
+    """A namespace, and what becomes of a request."""
+
+    netns: "Netns"
+    lo = LinkRef("lo", rtnl.LOOPBACK_IFINDEX)
+
+    def _run(self, request: Request) -> Any:
+        raise NotImplementedError
+
+    def _index(self, link: Optional[LinkLike]) -> int:
+        """The ifindex; 0 for None. Where a link may be left out: a 0 that was given is refused."""
+        return 0 if link is None else positive(self.netns.index_of(link))
+
+    def _delete(self, link: LinkLike, missing_ok: bool, request: Callable[[int], Request]) -> None:
+        """Run the deletion of something that belongs to a link. If the link is not there, neither is that."""
+        try:
+            index = self.netns.index_of(link)
+        except NoSuchObject:
+            if missing_ok:
+                return
+            raise
+        self._run(request(index))

@@ -1,0 +1,104 @@
+"""Verbs for queueing disciplines, classes and filters. Rates in bytes per second, sizes in bytes, times in seconds."""
+
+from typing import Any, Mapping, Optional, Sequence, Tuple, Union
+
+from nsnet import requests
+from nsnet.requests.tc import is_there
+from nsnet.verbs.base import LinkLike, VerbBase, words
+
+Handle = Union[int, str]            # "1:10" in hex, "root", "ingress", "egress", or major << 16 | minor
+
+
+class TrafficControlVerbs(VerbBase):
+    """What shapes and drops traffic. tc(8)."""
+
+    def add_qdisc(self, link: LinkLike, kind: str, *, handle: Handle = 0, parent: Handle = "root",
+                  **options: Any) -> None:
+        """Give a link a queueing discipline.
+
+        "tbf": `rate`, `burst` (at least the MTU and 14: what is longer never gets through), and `latency` or `limit`;
+        `peakrate` and `mtu`. "htb": `default`, the minor number of the class for what no filter picks; `rate2quantum`.
+        "ingress" and "clsact": none; these are where filters hang. Other kinds: `options`, the bytes of TCA_OPTIONS.
+        Raises AlreadyExists, NotSupported if this kernel lacks the kind, UsageError for an option that the kind does
+        not have. RTM_NEWQDISC; tc(8).
+        """
+        self._run(requests.add_qdisc(self.netns.index_of(link), words(link), kind, handle_=handle, parent=parent,
+                                     options=options))
+
+    def ensure_qdisc(self, link: LinkLike, kind: str, *, handle: Handle = 0, parent: Handle = "root",
+                     **options: Any) -> None:
+        """The same, in the place of the one that is there. NLM_F_REPLACE.
+
+        One of the same kind is changed and keeps its handle. The kernel cannot change an "htb": so this looks at once,
+        also in a batch, and leaves one alone that is as asked; for one that differs NetlinkError with EINVAL says so.
+        """
+        index = self.netns.index_of(link)
+        request = requests.add_qdisc(index, words(link), kind, handle_=handle, parent=parent, ensure=True,
+                                     options=options)
+        if kind == "htb" and any(is_there(request, qdisc) for qdisc in self.netns.qdiscs(index)):
+            return
+        self._run(request)
+
+    def del_qdisc(self, link: LinkLike, *, parent: Handle = "root", handle: Handle = 0,
+                  missing_ok: bool = False) -> None:
+        """Take it away, with all its classes and filters.
+
+        `parent`: "root", "ingress" or "clsact" for what was added under that name, or a class. `handle`: only if it has
+        that one. Raises NoSuchObject unless `missing_ok`. RTM_DELQDISC.
+        """
+        self._delete(link, missing_ok, lambda index: requests.del_qdisc(
+            index, words(link), parent=parent, handle_=handle, missing_ok=missing_ok))
+
+    def add_class(self, link: LinkLike, kind: str, *, classid: Handle, parent: Handle, **options: Any) -> None:
+        """Add a class to a queueing discipline: kind "htb", with `rate`, `ceil`, `burst`, `cburst`, `prio`, `quantum`.
+
+        `prio`: 0 to 7, 0 goes first. A `parent` class that is not there the kernel takes for the root. Raises
+        AlreadyExists, NoSuchObject if the link has no such queueing discipline. RTM_NEWTCLASS; tc-htb(8).
+        """
+        self._run(requests.add_class(self.netns.index_of(link), words(link), kind, classid=classid, parent=parent,
+                                     options=options))
+
+    def ensure_class(self, link: LinkLike, kind: str, *, classid: Handle, parent: Handle, **options: Any) -> None:
+        """The same; one that is there gets these rates, and keeps its parent. NLM_F_REPLACE."""
+        self._run(requests.add_class(self.netns.index_of(link), words(link), kind, classid=classid, parent=parent,
+                                     ensure=True, options=options))
+
+    def del_class(self, link: LinkLike, *, classid: Handle, missing_ok: bool = False) -> None:
+        """Remove a class. Raises NoSuchObject unless `missing_ok`; EBUSY if it is in use. RTM_DELTCLASS."""
+        self._delete(link, missing_ok, lambda index: requests.del_class(
+            index, words(link), classid=classid, missing_ok=missing_ok))
+
+    def add_u32_filter(self, link: LinkLike, *, parent: Handle, protocol: Union[str, int] = "all", priority: int = 0,
+                       match: Sequence[Tuple[int, int, int]] = (), src: Optional[str] = None, dst: Optional[str] = None,
+                       classid: Optional[Handle] = None, police: Optional[Mapping] = None) -> None:
+        """Filter by the bytes of a packet: `src`, `dst` (IPv4 networks), `match`: (value, mask, offset) of each word.
+
+        `parent`: "root", a qdisc's handle ("1:"), "ingress" or "egress". `offset` in bytes from the network header, a
+        multiple of 4. `protocol`: "all", "ip", "ipv6", "arp", "802.1q" or ETH_P_*. `priority`: 1 goes first; 0: the
+        kernel picks. What matches goes to the class `classid`, or through a policer: {"rate", "burst", "mtu", "action":
+        "drop"}. Raises NotSupported if this kernel lacks the filter or the policer. RTM_NEWTFILTER; tc-u32(8).
+        """
+        self._run(requests.add_u32_filter(self.netns.index_of(link), words(link), parent=parent, protocol=protocol,
+                                          priority=priority, match=match, src=src, dst=dst, classid=classid,
+                                          policer=police))
+
+    def add_bpf_filter(self, link: LinkLike, *, parent: Handle, prog_fd: int, name: str,
+                       protocol: Union[str, int] = "all", priority: int = 0, direct_action: bool = True,
+                       classid: Optional[Handle] = None) -> None:
+        """Filter by a loaded BPF program (bpf(2)): a descriptor, and a name to list it under.
+
+        `direct_action`: its return value is the verdict. The rest as add_u32_filter(). RTM_NEWTFILTER; tc-bpf(8).
+        """
+        self._run(requests.add_bpf_filter(self.netns.index_of(link), words(link), parent=parent, prog_fd=prog_fd,
+                                          name=name, protocol=protocol, priority=priority, direct_action=direct_action,
+                                          classid=classid))
+
+    def del_filter(self, link: LinkLike, *, parent: Handle, protocol: Union[str, int] = 0, priority: int = 0,
+                   kind: Optional[str] = None, handle: int = 0, missing_ok: bool = False) -> None:
+        """Remove one filter by its handle, all of a priority, or with priority 0 all of the parent.
+
+        `handle`: a Filter's, a number. Raises NoSuchObject unless `missing_ok`. RTM_DELTFILTER.
+        """
+        self._delete(link, missing_ok, lambda index: requests.del_filter(
+            index, words(link), parent=parent, protocol=protocol, priority=priority, kind=kind, handle_=handle,
+            missing_ok=missing_ok))
