@@ -1,0 +1,88 @@
+"""`python -m bench` in brief: its scenarios run, and what they print and write is what it says it is."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from live_helpers import PATIENCE, TREE, environment
+
+HERE = (TREE / "bench" / "__main__.py").exists()
+pytestmark = pytest.mark.skipif(not HERE, reason="the bench is in a checkout only")
+
+PEERS = {"pyroute2", "ip"}
+
+
+def bench(state, *words, **more):
+    """(exit code, stdout, stderr) of `python -m bench WORDS`."""
+    done = subprocess.run([sys.executable, "-m", "bench", *words], cwd=TREE, env=environment(state, **more),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=3 * PATIENCE)
+    return done.returncode, done.stdout, done.stderr
+
+
+def measured(state, scenario, *words, **more):
+    """The result of one scenario, as --json gives it."""
+    code, out, err = bench(state, scenario, "--quick", "--rounds", "2", *words, "--json", "-", **more)
+    assert code == 0, err
+    (result,) = json.loads(out)["results"].values()
+    assert result["unit"] == "microseconds"
+    assert all(0 < line["low"] <= line["median"] <= line["high"] for line in result["lines"])
+    assert all(len(rounds) == 2 for rounds in result["rounds"].values())
+    return result
+
+
+def sides(result):
+    """Who took part, and who is said to be missing."""
+    return {line["side"] for line in result["lines"]}, set(result["missing"])
+
+
+def test_codec_compares_with_pyroute2_where_it_is_installed(state):
+    result = measured(state, "codec")
+    present, missing = sides(result)
+    assert "nsnet" in present and present | missing == {"nsnet", "pyroute2"}
+    assert not any("it is not known why" in note for note in result["notes"])
+    tasks = [line["task"] for line in result["lines"]]
+    assert sum(task.startswith("encode veth") for task in tasks) >= 2 and any("everything" in task for task in tasks)
+
+
+def test_dump_compares_with_whoever_is_there(state):
+    result = measured(state, "dump", "--links", "20")
+    present, missing = sides(result)
+    assert result["links"] == 20 and "nsnet" in present and present | missing == {"nsnet", "floor", *PEERS}
+    assert ("ip" in missing) == (shutil.which("ip") is None) and ("floor" in missing) == (shutil.which("gcc") is None)
+    ours = [line for line in result["lines"] if line["side"] == "nsnet"]
+    assert all(line["ratio_to_nsnet"] == 1 for line in ours)
+    if "floor" in present:
+        assert all(line["ratio_to_floor"] for line in result["lines"])
+
+
+def test_what_is_missing_is_named_and_no_error(state):
+    """An empty PATH: neither `ip` nor a compiler."""
+    result = measured(state, "dump", "--links", "4", "--peers", "ip", PATH="")
+    assert sides(result) == ({"nsnet"}, {"floor", "ip"})
+    code, out, err = bench(state, "dump", "--quick", "--rounds", "1", "--links", "4", "--peers", "ip", PATH="")
+    assert code == 0 and "ip: not in PATH" in out, err
+
+
+def test_peers_may_be_left_out(state):
+    assert sides(measured(state, "codec", "--peers", "none")) == ({"nsnet"}, set())
+    code, _, err = bench(state, "codec", "--peers", "brctl")
+    assert code == 2 and "'brctl'" in err
+
+
+def test_a_table_says_what_it_is_about_and_no_link_is_left(state):
+    before = links_here()
+    code, out, err = bench(state, "dump", "--quick", "--rounds", "1", "--links", "4", "--peers", "none")
+    assert code == 0, err
+    heading, empty, title, *rows = out.splitlines()
+    assert "kernel: Linux" in heading and empty == "" and title.startswith("dump: 4 veth links: microseconds")
+    assert any("every link, five fields of each" in row for row in rows)
+    assert links_here() == before
+
+
+def links_here():
+    with open("/proc/net/dev", encoding="ascii") as file:
+        return [line.partition(":")[0].strip() for line in file.readlines()[2:]]
