@@ -17,6 +17,15 @@ UNSTEADY = 1.6                          # upper by lower quartile; a quiet machi
 T = TypeVar("T")
 
 
+class Plan(NamedTuple):
+    """What was asked for: how many rounds, and for the scenarios that know them how many links and which peers."""
+
+    rounds: int
+    warm_up: int
+    links: int
+    peers: Sequence[str]
+
+
 class Spread(NamedTuple):
     """The quartiles of some rounds, in microseconds."""
 
@@ -25,7 +34,7 @@ class Spread(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{_brief(self.median)} ({_brief(self.low)}-{_brief(self.high)})"
+        return f"{brief(self.median)} ({brief(self.low)}-{brief(self.high)})"
 
 
 class Row(NamedTuple):
@@ -66,6 +75,9 @@ class Result(NamedTuple):
         return {"title": self.title, "unit": "microseconds", "lines": lines, "missing": self.missing,
                 "notes": self.notes, **self.counts, "rounds": self.rounds}
 
+    def as_text(self) -> str:
+        return table(self)
+
 
 def interleave(contestants: Mapping[str, Callable[[], T]], rounds: int, warm_up: int,
                progress: "Progress") -> Dict[str, List[T]]:
@@ -89,23 +101,29 @@ def interleave(contestants: Mapping[str, Callable[[], T]], rounds: int, warm_up:
 def spread(rounds: Sequence[Round], steps: Sequence[str]) -> Optional[Spread]:
     """The quartiles of the sum of some steps; None if there were no rounds, or none had such a step."""
     sums = [sum(one.get(step, 0.0) for step in steps) for one in rounds if any(step in one for step in steps)]
-    if not sums:
-        return None
-    if len(sums) == 1:
-        return Spread(sums[0], sums[0], sums[0])
-    return Spread(*statistics.quantiles(sums, n=4, method="inclusive"))
+    return quartiles(sums) if sums else None
 
 
-def disturbance(floor: Sequence[Round]) -> List[str]:
+def quartiles(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def disturbance(whole: Optional[Spread], whose: str = "the floor", busy: float = BUSY) -> List[str]:
     """A note if the figures are not ours alone: busy CPUs, or a floor that is itself unsteady, for all namespaces share
-    one RTNL lock and any neighbour may hold it. We sleep between the rounds, and make a load of a half at most.
+    one RTNL lock and any neighbour may hold it.
+
+    `whole`: all of what the floor does, None if there is none. `busy`: a load that the rounds do not make themselves:
+    setup and teardown sleep in between and make a half at most.
     """
     signs = []
-    load, whole = os.getloadavg()[0], spread(floor, (TOTAL,))
-    if load > BUSY:
+    load = os.getloadavg()[0]
+    if load > busy:
         signs.append(f"the load is {load:.1f}")
     if whole is not None and whole.high > UNSTEADY * whole.low:
-        signs.append(f"the floor's upper quartile is {whole.high / whole.low:.1f} times its lower")
+        signs.append(f"the upper quartile of {whose} is {whole.high / whole.low:.1f} times its lower")
     return [f"disturbed: {' and '.join(signs)}; measure again on a quiet machine"] if signs else []
 
 
@@ -149,7 +167,7 @@ def table(result: Result) -> str:
                       *(f"  {note}" for note in result.notes)])
 
 
-def _brief(microseconds: float) -> str:
+def brief(microseconds: float) -> str:
     return f"{microseconds:.1f}" if microseconds < 100 else f"{microseconds:.0f}"
 
 

@@ -11,12 +11,13 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, List
+from typing import IO, Any, Callable, Dict, List, Sequence
 
 import nsnet
 from bench.measure import TOTAL, Round
 
-FLOOR_SOURCE = Path(__file__).resolve().parent / "floor" / "straight.c"
+FLOORS = Path(__file__).resolve().parent / "floor"
+PIPES: Dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 MEMORY = "/dev/shm"
 
 
@@ -25,44 +26,52 @@ class FloorMissing(Exception):
 
 
 class Floor:
-    """The C program, compiled and waiting. Raises FloorMissing, whose text says why the floor's column is empty."""
+    """A C program, compiled and waiting: a line in, an answer out. Raises FloorMissing, which says why it is not there.
 
-    def __init__(self, directory: str):
-        self.path = os.path.join(directory, "straight")
+    `start` makes a process of it, with pipes.
+    """
+
+    SOURCE = ""
+
+    def __init__(self, directory: str, start: Callable[[str], Any]):
+        self.path = os.path.join(directory, Path(self.SOURCE).stem)
         compiler = shutil.which("gcc")
         if compiler is None:
             raise FloorMissing("gcc is not in PATH")
         built = subprocess.run([compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self.path,
-                                str(FLOOR_SOURCE)], stderr=subprocess.PIPE, universal_newlines=True)
+                                str(FLOORS / self.SOURCE)], stderr=subprocess.PIPE, universal_newlines=True)
         if built.returncode:
             raise FloorMissing("gcc failed: " + (built.stderr.strip().splitlines() or ["silently"])[0])
-        self._process = subprocess.Popen([self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         stderr=subprocess.PIPE)
+        self._process = start(self.path)
         try:
-            self.up()
-            self.down()
+            self.warm()
         except FloorMissing:
             self.close()
             raise
 
-    def up(self) -> Round:
-        return self._ask(b"up\n")
+    def warm(self) -> None:
+        """Do everything once, to see that it can."""
+        raise NotImplementedError
 
-    def down(self) -> Round:
-        return self._ask(b"down\n")
-
-    def _ask(self, what: bytes) -> Round:
-        try:
-            self._process.stdin.write(what)
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline().decode()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            reason = self._process.stderr.read().decode().strip()
-            raise FloorMissing(f"{FLOOR_SOURCE.name} failed: {reason or 'without a word'}")
+    def ask(self, what: str) -> Round:
+        """What the steps took, as it says in one line."""
+        answer = self.say(what).readline().decode()
+        self.expect(answer)
         steps = {step: int(taken) / 1000 for step, _, taken in (word.partition("=") for word in answer.split())}
         return {**steps, TOTAL: sum(steps.values())}
+
+    def say(self, what: str) -> IO[bytes]:
+        """Where the answer to a line will come."""
+        with suppress(BrokenPipeError):             # it has ended: then there is no answer either
+            self._process.stdin.write(what.encode() + b"\n")
+            self._process.stdin.flush()
+        return self._process.stdout
+
+    def expect(self, answer: str) -> None:
+        """Raise FloorMissing if there was no answer."""
+        if not answer:
+            reason = self._process.stderr.read().decode().strip()
+            raise FloorMissing(f"{self.SOURCE} failed: {reason or 'without a word'}")
 
     def close(self) -> None:
         """It ends at the end of its input, its child with it, and their namespaces with them."""
@@ -70,6 +79,53 @@ class Floor:
             with suppress(BrokenPipeError):         # it gave up, and what was asked is still in the buffer
                 stream.close()
         self._process.wait()
+
+
+class CycleFloor(Floor):
+    """The floor of setup and teardown, which moves to a network namespace of its own."""
+
+    SOURCE = "straight.c"
+
+    def __init__(self, directory: str):
+        super().__init__(directory, lambda path: subprocess.Popen([path], **PIPES))
+
+    def warm(self) -> None:
+        self.up()
+        self.down()
+
+    def up(self) -> Round:
+        return self.ask("up")
+
+    def down(self) -> Round:
+        return self.ask("down")
+
+
+class ListFloor(Floor):
+    """The floor of reading links, in a network namespace that it is started in."""
+
+    SOURCE = "list.c"
+
+    def __init__(self, directory: str, netns: nsnet.Netns):
+        super().__init__(directory, lambda path: run_inside(netns, [path], **PIPES))
+
+    def warm(self) -> None:
+        self.ask("list")
+
+    def show(self, what: str) -> List[List[str]]:
+        """The fields of each link: what it reads when it is asked for "list", "lean" or "one INDEX"."""
+        stream, rows = self.say("show " + what), []
+        while True:
+            line = stream.readline().decode()
+            self.expect(line)
+            if line == "\n":
+                return rows
+            rows.append(line.split())
+
+
+def run_inside(netns: nsnet.Netns, argv: Sequence[str], **options: Any) -> nsnet.Process:
+    """A program in a namespace, by way of the user namespace that owns it if that is not ours."""
+    way = {} if netns.userns_fd is None else {"user": netns.userns_fd}
+    return nsnet.spawn(argv, join={**way, "net": netns}, **options)
 
 
 class Stage:

@@ -3,7 +3,7 @@
 Run by the bench under strace, as `python -m bench.traced`; prints nothing.
 """
 
-from bench.scenarios import Cycle
+from bench.containers import Cycle
 from bench.stage import Stage
 from bench.syscalls import mark
 
