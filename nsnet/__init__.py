@@ -18,14 +18,16 @@ from nsnet.explain import explain
 from nsnet.monitor import Event, Monitor
 from nsnet.netns import Batch, Netns
 from nsnet.network import Attachment, Container, Network, Step
-from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule, TrafficClass, Vlan)
+from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
+                           TrafficClass, Vlan)
 from nsnet.ownership import collect
 from nsnet.process import DEVNULL, PIPE, STDOUT, Process, own_maps, spawn
 from nsnet.verbs import LinkRef
 
 __all__ = [
-    "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Filter", "Hop", "KernelError", "Link", "LinkRef",
-    "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns", "Network", "Nexthop", "NoSuchObject", "NotPermitted", "NotSupported",
-    "NsId", "NsnetError", "OutcomeUnknown", "PIPE", "Port", "Process", "ProtocolError", "Qdisc", "RollbackError", "Route", "Rule",
-    "STDOUT", "Step", "TrafficClass", "UsageError", "Vlan", "collect", "explain", "own_maps", "spawn",
+    "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Filter", "Hop", "KernelError",
+    "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns", "Network", "Nexthop",
+    "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError", "OutcomeUnknown", "PIPE", "Port", "Process",
+    "ProtocolError", "Qdisc", "RollbackError", "Route", "Rule", "STDOUT", "Step", "TrafficClass", "UsageError", "Vlan",
+    "collect", "explain", "own_maps", "spawn",
 ]

@@ -63,6 +63,12 @@ class NetlinkError(KernelError):
 
     cookie: Optional[bytes] = None
 
+    def __str__(self) -> str:
+        text = super().__str__()
+        if self.also:
+            text += f"; and {len(self.also)} more of the same batch failed (.also)"
+        return text
+
     def __init__(self, errno: int, request: str, extack: Optional[str] = None, attribute: Optional[str] = None,
                  also: Sequence["NetlinkError"] = ()):
         words: List[str] = []

@@ -55,6 +55,10 @@ class Outcome:
         self.cookie: Optional[bytes] = None     # NLMSGERR_ATTR_COOKIE, from kernels that say more with an answer
         self.warning: Optional[str] = None      # what the kernel says of a request that it did, all the same
 
+    def __repr__(self) -> str:
+        said = f"error={self.error}" if self.error else f"{len(self.replies)} replies"
+        return f"<Outcome: {said}{', warning ' + repr(self.warning) if self.warning else ''}>"
+
 
 def raise_errors(outcomes: Sequence[Outcome]) -> None:
     """Raise the first error of a batch, the later ones in its `also`."""

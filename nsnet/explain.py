@@ -23,7 +23,7 @@ import errno
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet import rtnl
-from nsnet.errors import ProtocolError
+from nsnet.errors import ProtocolError, UsageError
 from nsnet.exchange import Exchange, Request
 from nsnet.names import ATTRIBUTES, STRUCTS, flag_names, message_name
 from nsnet.tables import MAX_DEPTH, Attr, Chain, Level, Table
@@ -39,6 +39,8 @@ MANY_FIELDS = 8                         # a longer struct in an attribute (stati
 
 def explain(data: bytes) -> str:
     """Every message in `data`, header first, one line an attribute, nested ones indented."""
+    if isinstance(data, str):
+        raise UsageError(f"{data[:40]!r}: expected bytes, such as bytes.fromhex() makes of hex")
     return Explainer().text(data)
 
 

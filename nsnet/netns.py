@@ -32,6 +32,9 @@ _FIRST_INDEX = 1 << 24              # indexes we choose on a host: far above tho
 class Batch(Verbs):
     """Verbs collected and sent together, in order, when the `with` block ends; not sent if it ends by an exception.
 
+    A name is looked up when the verb is called: for a link that is made in the same batch, use what its `add_` verb
+    returned. Without `with`, send() sends what was collected so far. Reading is the Netns's alone.
+
     Not a transaction: the kernel applies what it can and goes on after an error. The first error is raised, the later
     ones are in its `also`; `outcomes` tells for each request. Undoing is the caller's.
     """
@@ -40,13 +43,16 @@ class Batch(Verbs):
         self.netns = netns
         self.requests: List[Request] = []
         self.outcomes: List[Outcome] = []
+        self._ended = False
 
     def _run(self, request: Request) -> None:
+        if self._ended:
+            raise UsageError(f"{request.words}: expected another batch, this one's block has ended")
         self.requests.append(request)
 
     def add(self, request: Request) -> None:
         """Append a request made by hand."""
-        self.requests.append(request)
+        self._run(request)
 
     def send(self) -> None:
         """Send what was collected. Raises the first error."""
@@ -58,6 +64,7 @@ class Batch(Verbs):
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        self._ended = True
         if kind is None:
             self.send()
 
@@ -410,8 +417,9 @@ class Netns(Verbs):
     def monitor(self, *groups: str, receive_bytes: int = RECEIVE_BYTES) -> Monitor:
         """The events from now on: of "link", "address", "route", "neighbour", "rule", "nexthop", "nsid", "tc"; of none: links.
 
-        `for event in netns.monitor("link", "address")`, or `async for`; close it, or use `with`. `receive_bytes`: of the receive
-        buffer; when it runs over, an event with the action "overflow" says so.
+        `for event in netns.monitor("link", "address")`, or `async for`; close it, or use `with`. `read(timeout)` takes one, or
+        None when the time is up; in asyncio put a timeout around the loop. Bridge ports are among "link", forwarding entries
+        among "neighbour". `receive_bytes`: of the receive buffer; when it runs over, an event with the action "overflow" says so.
         """
         here = self.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
         return Monitor(here, groups or ("link",), receive_bytes=receive_bytes)

@@ -88,7 +88,10 @@ def _ticks(size: int, rate: int, what: str) -> int:
 
 
 def _rate(value: Any, what: str) -> int:
-    return number(value, 1, (1 << 64) - 1, what)
+    try:
+        return number(value, 1, (1 << 64) - 1, what)
+    except UsageError as error:
+        raise UsageError(f"{error} bytes a second") from None
 
 
 def _ratespec(value: int, prefix: str) -> Dict[str, int]:
@@ -127,14 +130,17 @@ def tbf(*, rate: int, burst: int, latency: Optional[float] = None, limit: Option
         limit = int(rate * latency) + burst
         if peakrate is not None:
             limit = min(limit, int(peakrate * latency) + mtu)
-        limit = min(limit, U32)
+        if limit > U32:
+            raise UsageError(f"latency {latency!r} s: expected at most {(U32 - burst) / rate:.1f} seconds, 4 GiB at this rate")
     parms["limit"] = number(limit, 1, U32, "limit")
     return {"parms": parms, **without_none({"burst": burst, "rate64": _wide(rate), "pburst": mtu,
                                             "prate64": _wide(peakrate)})}
 
 
-def htb(*, default: int = 0, rate2quantum: int = 10) -> Dict:
-    """The options of a hierarchical token bucket: rtnl.HTB. `default`: the minor number of the class for the rest."""
+def htb(*, default: Union[int, str] = 0, rate2quantum: int = 10) -> Dict:
+    """The options of a hierarchical token bucket: rtnl.HTB. `default`: the class for the rest, "1:30", or its minor number."""
+    if isinstance(default, str) and ":" in default:
+        default = _handle(default, "default") & 0xFFFF
     return {"init": {"version": _HTB_VERSION, "rate2quantum": number(rate2quantum, 1, U32, "rate2quantum"),
                      "defcls": number(default, 0, 0xFFFF, "default")}}
 

@@ -56,7 +56,8 @@ class LinkVerbs(VerbBase):
 
     def add_bridge(self, ifname: str, *, lladdr: Optional[str] = None, mtu: Optional[int] = None,
                    group: Optional[int] = None, up: Optional[bool] = None, **options: Any) -> LinkRef:
-        """Create a bridge. `mtu` in bytes; `options`: rows of IFLA_BR_* in lower case (stp_state=0, ageing_time=30000).
+        """Create a bridge. `mtu` in bytes; `options`: rows of IFLA_BR_* in lower case, times in 1/100 s
+        (ageing_time=30000 is 300 s).
 
         An `mtu` holds until the first port comes: then the bridge takes the smallest of its ports'
         (br_mtu_auto_adjust()); one that is set by set_link() stays. Raises AlreadyExists if the name is taken,
@@ -282,7 +283,10 @@ class LinkVerbs(VerbBase):
         self._run(requests.set_xdp(self.netns.index_of(link), words(link), -1 if prog_fd is None else prog_fd, mode))
 
     def add_altname(self, link: LinkLike, altname: str) -> None:
-        """Give a link another name, of up to 127 bytes. Raises AlreadyExists. RTM_NEWLINKPROP; ip-link(8)."""
+        """Give a link another name, of up to 127 bytes, for `ip` and others: verbs here know a link by its ifname alone.
+
+        Raises AlreadyExists. RTM_NEWLINKPROP; ip-link(8).
+        """
         self._run(requests.add_altname(self.netns.index_of(link), words(link), altname))
 
     def del_altname(self, link: LinkLike, altname: str, *, missing_ok: bool = False) -> None:

@@ -17,7 +17,8 @@ class TrafficControlVerbs(VerbBase):
         """Give a link a queueing discipline.
 
         "tbf": `rate`, `burst` (at least the MTU and 14: what is longer never gets through), and `latency` or `limit`;
-        `peakrate` and `mtu`. "htb": `default`, the minor number of the class for what no filter picks; `rate2quantum`.
+        `peakrate` and `mtu`. "htb": `default`, the class for what no filter picks, as "1:30" or its minor number; `rate2quantum`.
+        Rates are bytes a second (125_000 is tc's 1mbit), `burst`, `limit` and `mtu` bytes, `latency` seconds.
         "ingress" and "clsact": none; these are where filters hang. Other kinds: `options`, the bytes of TCA_OPTIONS.
         Raises AlreadyExists, NotSupported if this kernel lacks the kind, UsageError for an option that the kind does
         not have. RTM_NEWQDISC; tc(8).
@@ -52,7 +53,7 @@ class TrafficControlVerbs(VerbBase):
     def add_class(self, link: LinkLike, kind: str, *, classid: Handle, parent: Handle, **options: Any) -> None:
         """Add a class to a queueing discipline: kind "htb", with `rate`, `ceil`, `burst`, `cburst`, `prio`, `quantum`.
 
-        `prio`: 0 to 7, 0 goes first. A `parent` class that is not there the kernel takes for the root. Raises
+        Rates are bytes a second, bursts bytes. `prio`: 0 to 7, 0 goes first. A `parent` class that is not there the kernel takes for the root. Raises
         AlreadyExists, NoSuchObject if the link has no such queueing discipline. RTM_NEWTCLASS; tc-htb(8).
         """
         self._run(requests.add_class(self.netns.index_of(link), words(link), kind, classid=classid, parent=parent,

@@ -353,3 +353,16 @@ def test_another_hold_on_the_namespace_may_be_closed(host):
     again.close()
     assert host.link("lo").up
     assert select.select([host.socket_of_rtnl], [], [], 0)[0] == []         # no stray answer waits
+
+
+def test_a_batch_whose_block_has_ended_takes_no_more(playground):
+    with playground.batch() as net:
+        net.add_bridge("br0")
+    with pytest.raises(nsnet.UsageError, match="another batch"):
+        net.add_bridge("br1")
+    late = playground.batch()
+    late.add_bridge("br1")
+    late.send()                                             # without `with`, as often as one likes
+    late.add_bridge("br2")
+    late.send()
+    assert {link.ifname for link in playground.links(kind="bridge")} == {"br0", "br1", "br2"}

@@ -357,3 +357,11 @@ def test_every_outcome_is_its_own_whatever_the_datagrams(first_seq, errors, data
         exchange.feed(b"".join(answers[start:end]))
     assert exchange.done
     assert [outcome.error.errno if outcome.error else 0 for outcome in exchange.outcomes] == errors
+
+
+def test_the_first_error_of_a_batch_says_that_there_are_more():
+    exchange = fed([ADD, ADD, ADD], ack(1, errno.EEXIST), ack(2, errno.EEXIST), ack(3))
+    with pytest.raises(AlreadyExists, match=r"and 1 more of the same batch failed \(\.also\)") as raised:
+        raise_errors(exchange.outcomes)
+    assert len(raised.value.also) == 1 and "more" not in str(raised.value.also[0])
+    assert "error=" in repr(exchange.outcomes[0]) and repr(exchange.outcomes[2]) == "<Outcome: 0 replies>"

@@ -270,3 +270,16 @@ def test_only_with_a_priority_is_it_one_filter(options):
 def test_lists_are_of_a_link_where_the_kernel_has_it_so():
     assert body(requests.list_classes(7)).header.ifindex == body(requests.list_filters(7, "1:")).header.ifindex == 7
     assert body(requests.list_qdiscs()).header.ifindex == 0
+
+
+def test_the_class_for_the_rest_of_an_htb_may_be_written_as_its_name():
+    def defcls(default):
+        options = {"default": default}
+        return rtnl.TC_BODY.decode(requests.add_qdisc(2, "it", "htb", options=options).payload).attrs["options"]["init"].defcls
+    assert defcls("1:30") == defcls(0x30) == 0x30
+
+
+def test_a_latency_beyond_what_the_kernel_can_hold_is_refused():
+    """400 for 400 ms would otherwise become the 34 s that 4 GiB last."""
+    options = {"rate": 125_000_000, "burst": 10_000, "latency": 400}
+    assert "34.4 seconds" in refused(requests.add_qdisc, 2, "it", "tbf", options=options)
