@@ -12,7 +12,7 @@ Sources: netlink(7); netlink_rcv_skb() and netlink_ack() in net/netlink/af_netli
 
 import errno as _errno
 import struct
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence
 
 from nsnet import rtnl
 from nsnet.errors import NetlinkError, NotSupported, ProtocolError, UsageError, netlink_error
@@ -26,7 +26,7 @@ class Request(NamedTuple):
     """One message to be sent.
 
     `words`: what it asks, for error messages. `tolerate`: errnos that are as good as success ("already gone"). `kind`: of the
-    link, qdisc, class or filter, if the request is one that a kernel without that kind refuses.
+    link, qdisc, class or filter, if the request is one that a kernel without that kind refuses. `held`: what must not be closed before the request is sent.
     """
 
     type: int
@@ -35,6 +35,7 @@ class Request(NamedTuple):
     words: str
     tolerate: FrozenSet[int] = frozenset()
     kind: Optional[str] = None
+    held: Any = None
 
     @property
     def is_dump(self) -> bool:
@@ -72,7 +73,8 @@ def _is_unknown_kind(error: NetlinkError) -> bool:
     """Whether the kernel does not know the kind: links say EOPNOTSUPP, qdiscs and filters ENOENT and a sentence."""
     said = (error.extack or "").lower()
     return error.errno in (_errno.EOPNOTSUPP, _errno.ENOENT) and (
-        not said or any(sign in said for sign in ("unknown", "not found", "failed to load")))
+        not said and error.errno == _errno.EOPNOTSUPP or any(sign in said for sign in ("kind is unknown", "unknown device type", "classifier not found",
+                                                  "failed to load")))
 
 
 class Exchange:
@@ -158,8 +160,10 @@ class Exchange:
         outcome.error.cookie = attrs.get("cookie")
         if request.kind is not None and _is_unknown_kind(outcome.error):
             outcome.error = NotSupported(errno, request.words, outcome.error.extack, outcome.error.attribute)
-            what = "such action" if "action" in (outcome.error.extack or "") else repr(request.kind)
-            outcome.error.hint = f"this kernel has no {what}: it is not built in, and no module of it is found"
+            said = outcome.error.extack or ""
+            what = "such action" if "action" in said else repr(request.kind)
+            outcome.error.hint = (f"this kernel has no {what}: it is not built in, and no module of it is found" if said else
+                                  f"this kernel lacks {what}, or something that was asked of it")
 
     def _blamed(self, request: Request, attrs: Dict) -> Optional[str]:
         layout = self._layouts.get(request.type)

@@ -137,7 +137,7 @@ class Monitor:
 
     def _prepare(self, groups: Sequence[str], receive_bytes: int) -> None:
         for name in groups:
-            if name not in GROUPS:
+            if not isinstance(name, str) or name not in GROUPS:
                 raise UsageError(f"group {name!r}: expected one of {', '.join(GROUPS)}")
         if not groups:
             raise UsageError(f"no groups: expected some of {', '.join(GROUPS)}")
@@ -333,6 +333,9 @@ def wait_link(netns: Any, link: Any, *, up: Optional[bool] = None, carrier: Opti
     Raises KernelError with ETIMEDOUT, naming the link, the condition and what was seen last. RTM_NEWLINK, RTM_DELLINK,
     RTNLGRP_LINK <linux/rtnetlink.h>; rtnetlink(7).
     """
+    for name, value in (("up", up), ("carrier", carrier)):
+        if value is not None and not isinstance(value, bool):
+            raise UsageError(f"{name} {value!r}: expected True or False")
     wanted = {name: value for name, value in (("up", up), ("carrier", carrier), ("operstate", operstate))
               if value is not None}
     if gone and wanted:

@@ -15,7 +15,7 @@ import threading
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 from nsnet import kernel, objects, requests, rtnl
-from nsnet.errors import KernelError, ListChanged, NoSuchObject, OutcomeUnknown, UsageError
+from nsnet.errors import KernelError, ListChanged, NoSuchObject, OutcomeUnknown, ProtocolError, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
 from nsnet.explain import TracedExchange
 from nsnet.hints import why_refused
@@ -57,8 +57,9 @@ class Batch(Verbs):
     def send(self) -> None:
         """Send what was collected. Raises the first error."""
         batch, self.requests = self.requests, []
+        self.outcomes = []
         if batch:
-            self.outcomes = self.netns.perform(batch)
+            self.netns.perform(batch, outcomes=self.outcomes)
 
     def __enter__(self) -> "Batch":
         return self
@@ -79,13 +80,17 @@ class Netns(Verbs):
     def __init__(self, rtnl_socket: kernel.RtnlSocket, *, fresh: bool = False, here: bool = False,
                  fd: Optional[kernel.Descriptor] = None, userns: Optional[kernel.Descriptor] = None,
                  private: bool = False):
-        self.netns = self
         self._rtnl = rtnl_socket
         self.private = private          # made by us: nothing but this process and what is attached holds it
         self._fd, self._userns = fd, userns
         self._here = here               # the namespace of the threads of this process
         self._next_index = 2 if fresh else 0
         self._lock = threading.RLock()
+
+    @property
+    def netns(self) -> "Netns":         # type: ignore[override]
+        """Itself: what a verb looks names up in."""
+        return self
 
     # --- where it comes from ---
 
@@ -208,10 +213,22 @@ class Netns(Verbs):
     @property
     def fd(self) -> int:
         """A descriptor of the namespace (nsfs), owned by this object; for setns, IFLA_NET_NS_FD, or pass_fds."""
+        return self._own_fd().fileno()
+
+    def _own_fd(self) -> kernel.Descriptor:
+        rtnl_socket = self.socket_of_rtnl       # first: in a child of a fork this makes a new lock
         with self._lock:
+            rtnl_socket.fileno()                # a closed one says so
             if self._fd is None:
-                self._fd = kernel.Descriptor(self.socket_of_rtnl.netns_fd())
-            return self._fd.fileno()
+                self._fd = kernel.Descriptor(rtnl_socket.netns_fd())
+            return self._fd
+
+    def hold(self) -> kernel.Descriptor:
+        """Another descriptor of the namespace, the caller's own: it stays when this object is closed."""
+        rtnl_socket = self.socket_of_rtnl
+        with self._lock:
+            rtnl_socket.fileno()
+            return kernel.Descriptor(os.dup(self._own_fd().fileno()))
 
     @property
     def userns_fd(self) -> Optional[int]:
@@ -232,15 +249,16 @@ class Netns(Verbs):
 
     def free_index(self) -> int:
         """An ifindex that no link has: counted up in a namespace made by us, random and checked elsewhere."""
+        rtnl_socket = self.socket_of_rtnl       # first: in a child of a fork this makes a new lock
         if self._next_index:
             with self._lock:
-                while self.socket_of_rtnl.index_taken(self._next_index):    # tunl0 and the like appear in every namespace
+                while rtnl_socket.index_taken(self._next_index):    # tunl0 and the like appear in every namespace
                     self._next_index += 1
                 self._next_index += 1
                 return self._next_index - 1
         while True:
             index = _FIRST_INDEX + int.from_bytes(os.urandom(4), "little") % (0x7FFFFFFF - _FIRST_INDEX)
-            if not self.socket_of_rtnl.index_taken(index):
+            if not rtnl_socket.index_taken(index):
                 return index
 
     def find(self, ifname: str) -> int:
@@ -253,7 +271,11 @@ class Netns(Verbs):
             return link
         if isinstance(link, (LinkRef, Link)):
             return link.index
-        if not isinstance(link, str) or not 1 <= len(os.fsencode(link)) <= 15:
+        try:
+            length = len(os.fsencode(link)) if isinstance(link, str) else 0
+        except UnicodeEncodeError:              # a surrogate that stands for no byte
+            length = 0
+        if not 1 <= length <= 15:
             raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to 15 bytes")
         index = self.find(link)
         if not index:
@@ -266,14 +288,18 @@ class Netns(Verbs):
         """Collect verbs and send them together: `with netns.batch() as net: net.add_bridge(...); ...`."""
         return Batch(self)
 
-    def perform(self, batch: Sequence[Request], timeout: float = kernel.DEFAULT_TIMEOUT) -> List[Outcome]:
-        """Send requests in one exchange (a very long batch in several). Raises the first error, after the last answer."""
-        outcomes: List[Outcome] = []
+    def perform(self, batch: Sequence[Request], timeout: float = kernel.DEFAULT_TIMEOUT,
+                outcomes: Optional[List[Outcome]] = None) -> List[Outcome]:
+        """Send requests in one exchange (a very long batch in several). Raises the first error, after the last answer.
+
+        `outcomes`: a list that gets what became of each request, also if there was an error.
+        """
+        outcomes = [] if outcomes is None else outcomes
         for chunk in _chunks(batch):
             try:
                 outcomes += self._talk(chunk, timeout).outcomes
-            except OutcomeUnknown as error:
-                error.outcomes = outcomes
+            except (KernelError, ProtocolError) as error:
+                error.outcomes = outcomes       # of what was done before
                 raise
         raise_errors(outcomes)
         return outcomes
@@ -284,8 +310,7 @@ class Netns(Verbs):
     def _talk(self, chunk: Sequence[Request], timeout: float) -> Exchange:
         if os.environ.get("NSNET_TRACE", "0") in ("", "0"):
             return self.socket_of_rtnl.talk(lambda first_seq: Exchange(chunk, first_seq), timeout)
-        write = sys.stderr.write
-        return self.socket_of_rtnl.talk(lambda first_seq: TracedExchange(chunk, first_seq, write), timeout)
+        return self.socket_of_rtnl.talk(lambda first_seq: TracedExchange(chunk, first_seq, _trace), timeout)
 
     # --- what is there ---
 
@@ -357,7 +382,8 @@ class Netns(Verbs):
 
     def nsid(self, netns: "Netns") -> Optional[int]:
         """The number by which this namespace knows another; None if it has none."""
-        number = self._get(requests.get_nsid(netns.fd), NsId).nsid
+        with netns.hold() as held:
+            number = self._get(requests.get_nsid(held.fileno()), NsId).nsid
         return None if number < 0 else number
 
     def nsids(self) -> List[NsId]:
@@ -414,7 +440,7 @@ class Netns(Verbs):
 
     # --- what happens ---
 
-    def monitor(self, *groups: str, receive_bytes: int = RECEIVE_BYTES) -> Monitor:
+    def monitor(self, *groups: Union[str, Sequence[str]], receive_bytes: int = RECEIVE_BYTES) -> Monitor:
         """The events from now on: of "link", "address", "route", "neighbour", "rule", "nexthop", "nsid", "tc"; of none: links.
 
         `for event in netns.monitor("link", "address")`, or `async for`; close it, or use `with`. `read(timeout)` takes one, or
@@ -422,7 +448,8 @@ class Netns(Verbs):
         among "neighbour". `receive_bytes`: of the receive buffer; when it runs over, an event with the action "overflow" says so.
         """
         here = self.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
-        return Monitor(here, groups or ("link",), receive_bytes=receive_bytes)
+        names = groups[0] if len(groups) == 1 and not isinstance(groups[0], str) else groups
+        return Monitor(here, names or ("link",), receive_bytes=receive_bytes)
 
     def wait_link(self, link: LinkLike, *, up: Optional[bool] = None, carrier: Optional[bool] = None,
                   operstate: Optional[str] = None, gone: bool = False, timeout: Optional[float] = None) -> Optional[Link]:
@@ -437,8 +464,16 @@ class Netns(Verbs):
 
     def socket(self, family: int = _socket.AF_INET, type: int = _socket.SOCK_STREAM, proto: int = 0) -> _socket.socket:
         """A socket of this namespace: whatever the calling thread does with it happens here."""
+        rtnl_socket = self.socket_of_rtnl
+        rtnl_socket.fileno()                    # a closed one says so
         if self._here:
-            return _socket.socket(family, type, proto)
+            here = kernel.RtnlSocket.open()     # the calling thread may have gone elsewhere
+            try:
+                same = here.identity() == rtnl_socket.identity()
+            finally:
+                here.close()
+            if same:
+                return _socket.socket(family, type, proto)
         fd = self._visit(family, type, proto)
         return _socket.socket(family, type, proto, fileno=fd)
 
@@ -475,15 +510,27 @@ class Netns(Verbs):
     def close(self) -> None:
         """Let go. A namespace that nobody else holds ends, with everything in it."""
         self._rtnl.close()
-        for held in (self._fd, self._userns):
-            if held is not None:
-                held.close()
+        if self._rtnl.inherited:                # a thread that exists no more may have held the lock
+            self._lock = threading.RLock()
+        with self._lock:
+            for held in (self._fd, self._userns):
+                if held is not None:
+                    held.close()
 
     def __enter__(self) -> "Netns":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _trace(text: str) -> None:
+    """To stderr, if there is one: a trace that cannot be written changes nothing."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+    except (OSError, ValueError):
+        pass
 
 
 def _chunks(batch: Sequence[Request]) -> List[List[Request]]:

@@ -106,6 +106,8 @@ def _options(kind: str, options: Mapping, of: Choice, in_vain: Iterable[str], wh
                              f"{what} option {name!r}: expected none, no option of this kind is known")
         if _NEEDS.get(name) in allowed and _NEEDS[name] not in options:
             raise UsageError(f"{what} option {name!r}: expected {_NEEDS[name]} with it")
+        if table.rows[name].codec in (wire.flag, wire.flag_or_byte) and options[name] is not True:
+            raise UsageError(f"{what} option {name!r}: expected True, or that it is left out: to be there turns it on")
         if _EITHER.get(name) in options:
             raise UsageError(f"{what} option {name!r}: expected no {_EITHER[name]} with it")
     return dict(options)

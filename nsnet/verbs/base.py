@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from nsnet import rtnl
-from nsnet.errors import NoSuchObject
+from nsnet.errors import NoSuchObject, UsageError
 from nsnet.exchange import Request
 from nsnet.objects import Link
 from nsnet.requests.common import positive
@@ -38,6 +38,20 @@ class VerbBase:
 
     def _run(self, request: Request) -> Any:
         raise NotImplementedError
+
+    def _other(self, netns: Optional["Netns"]) -> "Netns":
+        """That namespace, or this one for None."""
+        if netns is not None and not hasattr(netns, "hold"):
+            raise UsageError(f"network namespace {netns!r}: expected a Netns")
+        return self.netns if netns is None else netns
+
+    def _run_held(self, make: Callable[[Optional[int]], Request], netns: Optional["Netns"]) -> None:
+        """Run a request that names a namespace by a descriptor, which stays open until it was sent."""
+        if netns is None:
+            self._run(make(None))
+            return
+        held = netns.hold()
+        self._run(make(held.fileno())._replace(held=held))
 
     def _index(self, link: Optional[LinkLike]) -> int:
         """The ifindex; 0 for None. Where a link may be left out: a 0 that was given is refused."""

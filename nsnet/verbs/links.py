@@ -37,11 +37,11 @@ class LinkVerbs(VerbBase):
 
     def _create(self, kind: str, ifname: str, options: Mapping, *, link: Optional[LinkLike] = None,
                 master: Optional[LinkLike] = None, netns: Optional["Netns"] = None, **common: Any) -> LinkRef:
-        there = self.netns if netns is None else netns
+        there = self._other(netns)
         index = self._free_index(there)
-        self._run(requests.add_link(
-            kind, ifname, index=index, link=self._index(link), master=there._index(master),
-            netns_fd=None if netns is None else netns.fd, options=options, **common))
+        lower, above = self._index(link), there._index(master)
+        self._run_held(lambda fd: requests.add_link(kind, ifname, index=index, link=lower, master=above, netns_fd=fd,
+                                                    options=options, **common), netns)
         return LinkRef(ifname, index)
 
     def _free_index(self, there: "Netns") -> int:
@@ -118,12 +118,12 @@ class LinkVerbs(VerbBase):
     def _add_pair(self, kind: str, ifname: str, peer: str, peer_netns: Optional["Netns"], lladdr: Optional[str],
                   peer_lladdr: Optional[str], mtu: Optional[int], group: Optional[int], master: Optional[LinkLike],
                   up: Optional[bool], queues: Optional[int], options: Optional[Mapping]) -> Tuple[LinkRef, LinkRef]:
-        there = peer_netns if peer_netns is not None else self.netns
+        there = self._other(peer_netns)
         index, peer_index = self.netns.free_index(), there.free_index()
-        self._run(requests.add_veth(
+        above = self._index(master)
+        self._run_held(lambda fd: requests.add_veth(
             ifname, peer, index=index, peer_index=peer_index, lladdr=lladdr, peer_lladdr=peer_lladdr, mtu=mtu,
-            group=group, master=self._index(master), up=up, queues=queues,
-            peer_netns_fd=None if peer_netns is None else peer_netns.fd, kind=kind, options=options))
+            group=group, master=above, up=up, queues=queues, peer_netns_fd=fd, kind=kind, options=options), peer_netns)
         return LinkRef(ifname, index), LinkRef(peer, peer_index)
 
     # Of the verbs that follow, `common` is what add_link() takes: lladdr, mtu, group, master, up, txqlen, queues,
@@ -240,7 +240,8 @@ class LinkVerbs(VerbBase):
             raise UsageError(f"set {named}: expected netns with master, or else no master: it is looked for there")
         if link_local is not None and (netns is not None or netns_pid is not None):     # addrconf_ifdown(), then anew
             raise UsageError(f"set {named}: expected no link_local with netns or netns_pid: it is lost on the way")
-        there = self.netns if netns is None else netns
+        there = self._other(netns)
+        held = None if netns is None else netns.hold()
         others = (up, ifname, lladdr, mtu, master, group, ifalias, netns, netns_pid, txqlen, broadcast, promisc,
                   allmulticast, multicast, arp)
         wanted = []
@@ -252,8 +253,9 @@ class LinkVerbs(VerbBase):
             wanted.append(requests.set_link(
                 index, named, up=up, ifname=ifname, lladdr=lladdr, mtu=mtu,
                 master=0 if nomaster else None if master is None else there._index(master), group=group,
-                ifalias=ifalias, netns_fd=None if netns is None else netns.fd, netns_pid=netns_pid, txqlen=txqlen,
-                broadcast=broadcast, promisc=promisc, allmulticast=allmulticast, multicast=multicast, arp=arp))
+                ifalias=ifalias, netns_fd=None if held is None else held.fileno(), netns_pid=netns_pid, txqlen=txqlen,
+                broadcast=broadcast, promisc=promisc, allmulticast=allmulticast, multicast=multicast,
+                arp=arp)._replace(held=held))
         for request in wanted:
             self._run(request)
 

@@ -1,10 +1,13 @@
 """Batches and errors on a real kernel: what is applied, what is told, and who may answer."""
 
 import errno
+import gc
+import os
 import select
 import signal
 import socket
 import struct
+import sys
 import threading
 
 import pytest
@@ -366,3 +369,73 @@ def test_a_batch_whose_block_has_ended_takes_no_more(playground):
     late.add_bridge("br2")
     late.send()
     assert {link.ifname for link in playground.links(kind="bridge")} == {"br0", "br1", "br2"}
+
+
+def test_a_batch_that_failed_tells_what_became_of_each_request(playground):
+    playground.add_bridge("br0")
+    net = playground.batch()
+    with pytest.raises(nsnet.AlreadyExists):
+        with net:
+            net.add_bridge("br1")
+            net.add_bridge("br0")
+            net.add_bridge("br2")
+    assert [outcome.error is None for outcome in net.outcomes] == [True, False, True]
+
+
+def test_a_namespace_that_is_closed_before_the_batch_is_sent_is_still_the_one_that_was_meant(host):
+    """By a descriptor that stays open; its number alone would by then be another namespace's."""
+    one, other = nsnet.Netns.new(beside=host), nsnet.Netns.new(beside=host)
+    with other, one, nsnet.Netns.open(f"/proc/self/fd/{one.fd}") as again:
+        with host.batch() as net:
+            net.add_veth("nsnet-a0", peer="nsnet-a1", peer_netns=again)
+            again.close()
+            others = [other.hold() for _ in range(3)]       # take the numbers that became free
+        assert [link.ifname for link in one.links()] == ["lo", "nsnet-a1"]
+        assert [link.ifname for link in other.links()] == ["lo"]
+        for held in others:
+            held.close()
+        host.del_link("nsnet-a0")
+
+
+def test_a_namespace_is_let_go_with_its_last_reference(host):
+    """Without the garbage collector, which comes when it likes."""
+    gc.disable()
+    try:
+        held = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            nsnet.Netns.new(beside=host).hold()
+        assert len(os.listdir("/proc/self/fd")) == held
+    finally:
+        gc.enable()
+
+
+def test_a_flag_cannot_be_set_to_false(playground):
+    """To be there turns it on: so it must be left out."""
+    with pytest.raises(nsnet.UsageError, match="expected True"):
+        playground.add_vxlan("vx0", 5, gbp=False)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "", "x" * 16])
+def test_a_name_that_no_link_can_have_is_refused(playground, name):
+    with pytest.raises(nsnet.UsageError):
+        playground.set_link(name, up=True)
+
+
+def test_what_is_no_namespace_is_refused(playground):
+    for verb in (lambda: playground.add_veth("v0", peer="v1", peer_netns="x"), lambda: playground.add_ifb("i0", netns="x"),
+                 lambda: playground.set_nsid("x", 1), lambda: playground.set_link("lo", netns="x")):
+        with pytest.raises(nsnet.UsageError, match="'x'.*expected a Netns"):
+            verb()
+
+
+def test_a_trace_that_cannot_be_written_changes_nothing(playground, monkeypatch):
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("NSNET_TRACE", "1")
+    for number, stderr in enumerate((None, Full())):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        playground.add_bridge(f"br{number}")
+    monkeypatch.undo()
+    assert len(playground.links(kind="bridge")) == 2

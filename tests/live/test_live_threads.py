@@ -1,5 +1,6 @@
 """One namespace, many users: threads, closers, forks; and talks whose answers are lost, late, many or long."""
 
+import ctypes
 import errno
 import ipaddress
 import os
@@ -437,3 +438,53 @@ def test_a_batch_of_more_than_64_kib_is_applied_whole_and_in_order(playground):
     assert sum(len(talk.data) for talk in talks) > 2 << 16
     link = playground.link(bridge)
     assert (link.ifalias[:4], link.group) == ("0449", 449)
+
+
+def test_a_child_of_a_fork_does_not_wait_for_a_thread_that_it_does_not_have(playground):
+    """A thread of the parent's holds the lock of the free index nearly always, hence also while we fork."""
+    ended = threading.Event()
+
+    def count():
+        while not ended.is_set():
+            playground.free_index()
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        for _ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)                            # a child that hangs is ended, and counts as one
+                try:
+                    playground.free_index()
+                    os._exit(0)
+                except BaseException:
+                    os._exit(1)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_sockets_and_events_are_of_the_namespace_that_is_held_wherever_the_thread_went(host):
+    """The thread that asks has gone to another namespace by setns; only root of both may."""
+    with nsnet.Netns.new(beside=host) as other:
+        found = {}
+
+        def elsewhere():
+            if other.userns_fd is not None:
+                found["skip"] = True
+                return
+            libc = ctypes.CDLL(None, use_errno=True)
+            held = nsnet.Netns.current()
+            assert libc.setns(other.fd, 0x40000000) == 0    # CLONE_NEWNET, of this thread alone
+            with held, held.monitor("link") as monitor:
+                made = held.add_bridge("nsnet-here")
+                event = monitor.read(PATIENCE)
+                held.del_link(made)
+                found["event"] = event.object.ifname
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert found in ({"event": "nsnet-here"}, {"skip": True})
