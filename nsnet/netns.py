@@ -218,16 +218,15 @@ class Netns(Verbs):
     def _own_fd(self) -> kernel.Descriptor:
         rtnl_socket = self.socket_of_rtnl       # first: in a child of a fork this makes a new lock
         with self._lock:
-            rtnl_socket.fileno()                # a closed one says so
-            if self._fd is None:
+            if self._fd is None or self._fd.closed:
+                rtnl_socket.fileno()            # a closed one says so
                 self._fd = kernel.Descriptor(rtnl_socket.netns_fd())
             return self._fd
 
     def hold(self) -> kernel.Descriptor:
         """Another descriptor of the namespace, the caller's own: it stays when this object is closed."""
-        rtnl_socket = self.socket_of_rtnl
+        self.socket_of_rtnl                     # first, as above
         with self._lock:
-            rtnl_socket.fileno()
             return kernel.Descriptor(os.dup(self._own_fd().fileno()))
 
     @property
@@ -465,7 +464,6 @@ class Netns(Verbs):
     def socket(self, family: int = _socket.AF_INET, type: int = _socket.SOCK_STREAM, proto: int = 0) -> _socket.socket:
         """A socket of this namespace: whatever the calling thread does with it happens here."""
         rtnl_socket = self.socket_of_rtnl
-        rtnl_socket.fileno()                    # a closed one says so
         if self._here:
             here = kernel.RtnlSocket.open()     # the calling thread may have gone elsewhere
             try:
