@@ -64,7 +64,7 @@ static int refuse_notifications(int fd)
 
 /* Make a NETLINK socket one that can be trusted: with full error reports, connected to the kernel (which binds it too),
  * and empty: between getting its port and being connected it takes anybody's messages, and a full queue would cost us the
- * kernel's. The two options are older than our kernel floor (4.12, 4.20), so a failure is a failure. */
+ * kernel's. The options are older than our kernel floor (4.3, 4.12, 4.20), so a failure is a failure. */
 int nsnet_nl_prepare(int fd, uint32_t *port)
 {
 	static const int options[] = { NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK };

@@ -39,7 +39,7 @@ def _address(type: int, flags: int, verb: str, index: int, address: Address, wor
     return Request(type, flags, rtnl.ADDR_BODY.encode((fields, body)), f"{verb} address {address} on {words}", tolerate)
 
 
-def add_address(index: int, address: Address, words: str, *, ensure: bool = False, nodad: bool = True,
+def add_address(index: int, address: Address, words: str, *, ensure: bool = False, nodad: Optional[bool] = None,
                 peer: Optional[str] = None, broadcast: Optional[str] = None, label: Optional[str] = None,
                 scope: Union[None, str, int] = None, prefix_route: bool = True, valid_lft: Optional[int] = None,
                 preferred_lft: Optional[int] = None, metric: Optional[int] = None,
@@ -50,7 +50,9 @@ def add_address(index: int, address: Address, words: str, *, ensure: bool = Fals
             raise UsageError(f"{name} {value!r}: expected none for the IPv6 address '{address}'")
         if value is not None and ensure:                    # inet_rtm_newaddr() changes none of them
             raise UsageError(f"{name} {value!r}: expected none, an address that is there would keep its own")
-    flags = bits((nodad, rtnl.IFA_F_NODAD, "nodad"))
+    if nodad is not None and address.version == 4:
+        raise UsageError(f"nodad {nodad!r}: expected none for the IPv4 address '{address}'")
+    flags = bits((address.version == 6 if nodad is None else nodad, rtnl.IFA_F_NODAD, "nodad"))
     if not bits((prefix_route, 1, "prefix_route")):
         flags |= rtnl.IFA_F_NOPREFIXROUTE
     if address.version == 4:
@@ -113,6 +115,8 @@ def add_neighbour(index: int, dst: str, words: str, *, lladdr: Optional[str] = N
         raise UsageError(f"neighbour {dst}: expected neither lladdr nor state for a proxy entry")
     if not proxy and lladdr is None:
         raise UsageError(f"neighbour {dst}: expected lladdr")
+    if index == rtnl.LOOPBACK_IFINDEX and len(packed) == 4 and not proxy:       # arp_constructor() makes it 0.0.0.0
+        raise UsageError(f"neighbour {dst}: expected another link than lo")
     if router and len(packed) == 4:
         raise UsageError(f"neighbour {dst}: expected an IPv6 address for a router")
     attrs = {} if lladdr is None else {"lladdr": values.lladdr(lladdr)}

@@ -39,6 +39,13 @@ class VerbBase:
     def _run(self, request: Request) -> Any:
         raise NotImplementedError
 
+    def _look(self, link: LinkLike) -> Optional[Link]:
+        """The link as it is now; None if it is not there yet, for in a batch it may be made before."""
+        try:
+            return self.netns.link(self.netns.index_of(link))
+        except NoSuchObject:
+            return None
+
     def _other(self, netns: Optional["Netns"]) -> "Netns":
         """That namespace, or this one for None."""
         if netns is not None and not hasattr(netns, "hold"):

@@ -1,9 +1,10 @@
 """Verbs for addresses, routes, rules, nexthop objects, neighbours, forwarding entries and netns ids."""
 
+import errno
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Union
 
 from nsnet import requests, rtnl, values
-from nsnet.errors import UsageError
+from nsnet.errors import AlreadyExists, UsageError
 from nsnet.exchange import Request
 from nsnet.requests.common import call
 from nsnet.verbs.base import LinkLike, VerbBase, words
@@ -34,9 +35,14 @@ class InetVerbs(VerbBase):
     def ensure_address(self, link: LinkLike, address: str, **options: Any) -> None:
         """The same for a link that may have it: then it gets these lifetimes and this metric and proto. NLM_F_REPLACE.
 
-        `broadcast`, `label`, `scope`, and for IPv4 `prefix_route` are refused: the kernel changes none of them. An IPv6
-        address that is there with another prefix length keeps it.
+        `broadcast`, `label`, `scope`, and for IPv4 `prefix_route` are refused: the kernel changes none of them. So is an
+        IPv6 address that is there with another prefix length, with AlreadyExists: it would keep that one.
         """
+        wanted = values.host_address(address)
+        index = self._index(link)
+        for found in self.netns.addresses(index, family="inet6") if index and wanted.version == 6 else ():
+            if found.address.partition("/")[0] == wanted.ip and found.address != str(wanted):
+                raise AlreadyExists(errno.EEXIST, f"ensure address {wanted} on {words(link)}", f"it is there as {found.address}")
         self._address(link, address, options, ensure=True)
 
     def _address(self, link: LinkLike, address: str, options: Dict, ensure: bool) -> None:
@@ -181,6 +187,10 @@ class InetVerbs(VerbBase):
 
     def _fdb(self, link: LinkLike, lladdr: str, via: Optional[LinkLike], self_: bool, options: Dict,
              ensure: bool) -> None:
+        of_vxlan = [name for name in ("dst", "vni", "port") if options.get(name) is not None] + ["via"] * (via is not None)
+        found = self._look(link) if self_ and of_vxlan else None
+        if found is not None and found.kind != "vxlan":         # ndo_dflt_fdb_add() looks at none of them
+            raise UsageError(f"forwarding entry {lladdr} on {words(link)}: expected no {of_vxlan[0]}, it is no VXLAN")
         self._run(call(requests.add_fdb, "forwarding entry", options, self.netns.index_of(link), lladdr, words(link),
                        via=self._index(via), self_=self_, ensure=ensure))
 

@@ -271,10 +271,13 @@ class LinkVerbs(VerbBase):
         """Change what the master of a link knows of it as a port: set_port(veth0, isolated=1, learning=0).
 
         `kind`: the master's, "bridge" or "bond"; the options are rows of rtnl.BRIDGE_PORT or rtnl.BOND_PORT. Raises
-        NotSupported if the link is no port of a bridge. With "bond" the kernel does not compare: a master of another
-        kind takes the numbers for its own. RTM_SETLINK of family AF_BRIDGE, IFLA_PROTINFO, or IFLA_INFO_SLAVE_DATA;
-        bridge(8).
+        NotSupported if the link is no port of a bridge, UsageError if its master is of another kind: that would take the
+        numbers for its own. RTM_SETLINK of family AF_BRIDGE, IFLA_PROTINFO, or IFLA_INFO_SLAVE_DATA; bridge(8).
         """
+        found = self._look(link) if kind != "bridge" else None         # a bridge is asked by a message of its own
+        above = found and found.attrs.get("linkinfo", {}).get("slave_kind")
+        if above is not None and above != kind:
+            raise UsageError(f"set {kind} port {words(link)}: expected kind {above!r}, its master is one")
         self._run(requests.set_port(self.netns.index_of(link), words(link), kind, options))
 
     def set_xdp(self, link: LinkLike, prog_fd: Optional[int], *, mode: str = "any") -> None:

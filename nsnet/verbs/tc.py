@@ -3,6 +3,7 @@
 from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import requests
+from nsnet.errors import NoSuchObject, UsageError
 from nsnet.requests.tc import is_there
 from nsnet.verbs.base import LinkLike, VerbBase, words
 
@@ -79,6 +80,7 @@ class TrafficControlVerbs(VerbBase):
         kernel picks. What matches goes to the class `classid`, or through a policer: {"rate", "burst", "mtu", "action":
         "drop"}. Raises NotSupported if this kernel lacks the filter or the policer. RTM_NEWTFILTER; tc-u32(8).
         """
+        self._check_side(link, parent)
         self._run(requests.add_u32_filter(self.netns.index_of(link), words(link), parent=parent, protocol=protocol,
                                           priority=priority, match=match, src=src, dst=dst, classid=classid,
                                           policer=police))
@@ -90,9 +92,21 @@ class TrafficControlVerbs(VerbBase):
 
         `direct_action`: its return value is the verdict. The rest as add_u32_filter(). RTM_NEWTFILTER; tc-bpf(8).
         """
+        self._check_side(link, parent)
         self._run(requests.add_bpf_filter(self.netns.index_of(link), words(link), parent=parent, prog_fd=prog_fd,
                                           name=name, protocol=protocol, priority=priority, direct_action=direct_action,
                                           classid=classid))
+
+    def _check_side(self, link: LinkLike, parent: Handle) -> None:
+        """An "ingress" qdisc takes a filter for the other side as one of its own (ingress_tcf_block())."""
+        if parent != "egress":
+            return
+        try:
+            there = self.netns.qdiscs(link)
+        except NoSuchObject:            # in a batch the link may be made before
+            return
+        if any(qdisc.kind == "ingress" for qdisc in there):
+            raise UsageError(f"filter on {words(link)}: expected parent 'ingress', or a clsact qdisc instead of the ingress one")
 
     def del_filter(self, link: LinkLike, *, parent: Handle, protocol: Union[str, int] = 0, priority: int = 0,
                    kind: Optional[str] = None, handle: int = 0, missing_ok: bool = False) -> None:

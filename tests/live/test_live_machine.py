@@ -612,4 +612,4 @@ def test_whatever_is_done_in_any_order_iproute2_sees_what_nsnet_sees():
     phases = list(Phase) if LONG else [Phase.explicit, Phase.reuse, Phase.generate]         # shrinking takes minutes
     run_state_machine_as_test(Machine, settings=settings(stateful_step_count=60 if LONG else 40, phases=phases))
     print(f"{Machine.steps} steps; answers: {', '.join(sorted(Machine.seen))}")
-    assert Machine.steps > 200 and {"done", "AlreadyExists", "NoSuchObject"} <= Machine.seen
+    assert Machine.steps > (10_000 if os.environ.get("NSNET_HYPOTHESIS") == "long" else 200) and {"done", "AlreadyExists", "NoSuchObject"} <= Machine.seen

@@ -77,13 +77,6 @@ def test_an_address_is_ensured_before_and_after_it_drifts(playground, pair, act)
     assert len(seen) == 2 and seen["10.0.0.1"]["valid_life_time"] == 2**32 - 1
 
 
-def test_an_ipv6_address_that_is_there_keeps_its_prefix_length(playground, pair):
-    """As the docstring warns: the kernel looks for the address alone."""
-    playground.add_address("left", "fd00::1/64")
-    playground.ensure_address("left", "fd00::1/48")
-    assert list(of_link(playground, "left")) == ["fd00::1/64"]
-
-
 def test_an_address_that_is_there_or_gone_is_an_error_unless_that_is_fine(playground, pair, act):
     for address in ("10.0.0.1/24", "fd00::1/64"):
         act(lambda net: net.add_address("left", address))
@@ -176,3 +169,16 @@ def test_a_lladdr_that_is_too_short_is_told_in_the_kernels_words(playground, pai
         {"family": 2, "ifindex": pair[0].index, "state": 128}, {"dst": "10.0.0.9", 2: b"\2\0\0\0\1"})), "by hand")
     error = refused_by_kernel(nsnet.NetlinkError, lambda: playground.perform([request]))
     assert error.extack == "Invalid link address"
+
+
+def test_an_ipv6_address_with_another_prefix_is_not_ensured_in_silence(playground):
+    v0, _ = playground.add_veth("v0", peer="v1")
+    playground.add_address(v0, "fd00::1/64")
+    playground.ensure_address(v0, "fd00::1/64")
+    with pytest.raises(nsnet.AlreadyExists, match="it is there as fd00::1/64"):
+        playground.ensure_address(v0, "fd00::1/80")
+
+
+def test_duplicate_address_detection_is_no_matter_of_ipv4(playground):
+    with pytest.raises(nsnet.UsageError, match="nodad"):
+        playground.add_address("lo", "10.0.0.1/24", nodad=True)

@@ -153,3 +153,16 @@ def test_the_kernel_picks_the_entries_that_were_asked_for(playground, port):
     assert [one.lladdr for one in playground.fdb(port, master="br0") if one.state == rtnl.NUD_NOARP] == [MAC]
     assert {(one["ifname"], one["mac"]) for one in bridge(playground, "fdb", "show")} == {
         (playground.link(one.index).ifname, one.lladdr) for one in every}
+
+
+def test_what_only_a_vxlan_has_is_refused_for_others(playground):
+    """The kernel would take the entry and leave the peer out."""
+    v0, _ = playground.add_veth("v0", peer="v1")
+    for option in ({"dst": "10.0.0.9"}, {"vni": 4}, {"port": 99}):
+        with pytest.raises(nsnet.UsageError, match=f"no {next(iter(option))}, it is no VXLAN"):
+            playground.add_fdb(v0, "02:00:00:00:00:07", self_=True, **option)
+
+
+def test_lo_has_no_neighbours(playground):
+    with pytest.raises(nsnet.UsageError, match="another link than lo"):
+        playground.add_neighbour("lo", "10.0.0.56", "02:00:00:00:00:07")

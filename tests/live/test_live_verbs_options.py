@@ -192,3 +192,12 @@ def test_a_vlan_goes_through_a_port_or_is_not_supported(playground, pair, act):
     act(lambda net: net.del_bridge_vlan("left", 99))
     act(lambda net: net.del_bridge_vlan("br0", 10, self_=True))
     assert {vlan.vid for vlan in playground.bridge_vlans()} <= {1, 7}
+
+
+def test_the_options_of_another_masters_port_are_refused(playground):
+    """The bridge would take a bond's numbers for its own: queue_id for BPDU guard."""
+    br0 = playground.add_bridge("br0")
+    v0, _ = playground.add_veth("v0", peer="v1", master=br0)
+    with pytest.raises(nsnet.UsageError, match="kind 'bridge', its master is one"):
+        playground.set_port(v0, "bond", queue_id=1)
+    assert not playground.link(v0).port_options["guard"]

@@ -303,3 +303,12 @@ def test_lists_are_of_the_link_that_was_asked_for(playground, pair):
         pair[0].index}
     assert {one.index for one in playground.qdiscs()} >= {pair[0].index, pair[1].index}
     assert [one.handle for one in playground.qdiscs("right")] == [0x10000]
+
+
+def test_a_filter_for_the_other_side_of_an_ingress_qdisc_is_refused(playground):
+    """It would be installed on this side."""
+    v0, _ = playground.add_veth("v0", peer="v1")
+    playground.add_qdisc(v0, "ingress")
+    with pytest.raises(nsnet.UsageError, match="clsact"):
+        playground.add_u32_filter(v0, parent="egress", priority=1)
+    assert playground.filters(v0, "ingress") == []
