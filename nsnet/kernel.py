@@ -168,7 +168,7 @@ class RtnlSocket:
     def _turn(self) -> Iterator[None]:
         if self.inherited:
             raise KernelError(errno.EPERM, "netlink", "the socket is the parent process's: open one of your own after a fork")
-        with self._lock:
+        with self._lock:                # not acquire(timeout): an interrupt right behind it would leave the lock taken
             if self._talking:           # only the thread that holds the lock gets here: from a signal handler
                 raise KernelError(errno.EDEADLK, "netlink", "called from a signal handler, in the middle of a call")
             self._talking = True
@@ -181,7 +181,8 @@ class RtnlSocket:
         """Send one batch and gather its answers.
 
         `exchange_from(first_seq)` makes the nsnet.exchange.Exchange. Returns it, fed and done. Raises KernelError:
-        OutcomeUnknown with ETIMEDOUT after `timeout` seconds, with ENOBUFS if answers were lost: the kernel may have
+        OutcomeUnknown with ETIMEDOUT when the kernel has not answered `timeout` seconds after the call, the turns of other
+        threads included in that time but not cut short by it; with ENOBUFS if answers were lost: the kernel may have
         applied the batch, so read the state again before anything else.
         """
         deadline = time.monotonic_ns() + int(min(timeout, MAX_TIMEOUT) * 1e9)
@@ -301,6 +302,20 @@ class RtnlSocket:
                     raise KernelError(error.errno, "netns cookie") from None
         with Descriptor(self.netns_fd()) as netns:
             return f"inode:{os.fstat(netns.fileno()).st_ino}"
+
+
+def tracing() -> bool:
+    """Whether NSNET_TRACE asks for every message in words: anything but nothing and 0."""
+    return os.environ.get("NSNET_TRACE", "0") not in ("", "0")
+
+
+def trace(text: str) -> None:
+    """To stderr, if there is one: a trace that cannot be written changes nothing."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+    except (OSError, ValueError):
+        pass
 
 
 def index_attributes(data: bytes, start: int) -> Optional[Sequence[int]]:

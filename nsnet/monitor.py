@@ -26,6 +26,7 @@ from typing import Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, S
 
 from nsnet import kernel, rtnl
 from nsnet.errors import KernelError, NoSuchObject, UsageError
+from nsnet.explain import Explainer
 from nsnet.objects import (Address, Filter, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule, TrafficClass)
 from nsnet.tables import Body
 from nsnet.wire import messages
@@ -206,6 +207,8 @@ class Monitor:
                 continue
             if flags & _socket.MSG_TRUNC:
                 raise KernelError(errno.EMSGSIZE, "monitor", f"an event of more than {DATAGRAM_BYTES} bytes")
+            if kernel.tracing():
+                kernel.trace(Explainer().text(data, "<- ") + "\n")
             self._pending.extend(read_events(data))
         return None
 

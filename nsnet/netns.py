@@ -10,7 +10,6 @@ what belongs together, and what should be there: ownership.py and network.py do.
 import errno
 import os
 import socket as _socket
-import sys
 import threading
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
@@ -307,9 +306,9 @@ class Netns(Verbs):
         self.perform([request])
 
     def _talk(self, chunk: Sequence[Request], timeout: float) -> Exchange:
-        if os.environ.get("NSNET_TRACE", "0") in ("", "0"):
+        if not kernel.tracing():
             return self.socket_of_rtnl.talk(lambda first_seq: Exchange(chunk, first_seq), timeout)
-        return self.socket_of_rtnl.talk(lambda first_seq: TracedExchange(chunk, first_seq, _trace), timeout)
+        return self.socket_of_rtnl.talk(lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace), timeout)
 
     # --- what is there ---
 
@@ -520,15 +519,6 @@ class Netns(Verbs):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _trace(text: str) -> None:
-    """To stderr, if there is one: a trace that cannot be written changes nothing."""
-    try:
-        if sys.stderr is not None:
-            sys.stderr.write(text)
-    except (OSError, ValueError):
-        pass
 
 
 def _chunks(batch: Sequence[Request]) -> List[List[Request]]:

@@ -1064,3 +1064,12 @@ def test_a_wait_can_be_interrupted(playground):
 
     with pytest.raises(KeyboardInterrupt), alarms(0.02, interrupt):
         wait_link(playground, "nowhere", timeout=PATIENCE)
+
+
+def test_a_trace_shows_events_too(playground, monkeypatch, capsys):
+    with playground.monitor("link") as monitor:
+        playground.add_bridge("br0")
+        monkeypatch.setenv("NSNET_TRACE", "1")
+        assert monitor.read(PATIENCE).object.ifname == "br0"
+    said = capsys.readouterr().err
+    assert said.startswith("<- RTM_NEWLINK") and "IFLA_IFNAME 'br0'" in said
