@@ -57,8 +57,11 @@ class Batch(Verbs):
         """Send what was collected. Raises the first error."""
         batch, self.requests = self.requests, []
         self.outcomes = []
-        if batch:
-            self.netns.perform(batch, outcomes=self.outcomes)
+        try:
+            if batch:
+                self.netns.perform(batch, outcomes=self.outcomes)
+        finally:
+            _let_go(batch)
 
     def __enter__(self) -> "Batch":
         return self
@@ -67,6 +70,8 @@ class Batch(Verbs):
         self._ended = True
         if kind is None:
             self.send()
+        else:
+            _let_go(self.requests)
 
 
 class Netns(Verbs):
@@ -303,7 +308,10 @@ class Netns(Verbs):
         return outcomes
 
     def _run(self, request: Request) -> None:
-        self.perform([request])
+        try:
+            self.perform([request])
+        finally:
+            _let_go([request])
 
     def _talk(self, chunk: Sequence[Request], timeout: float) -> Exchange:
         if not kernel.tracing():
@@ -519,6 +527,13 @@ class Netns(Verbs):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _let_go(batch: Sequence[Request]) -> None:
+    """Close what requests held for their sending: an exception's traceback could keep it for long."""
+    for request in batch:
+        if request.held is not None:
+            request.held.close()
 
 
 def _chunks(batch: Sequence[Request]) -> List[List[Request]]:
