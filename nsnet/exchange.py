@@ -25,8 +25,9 @@ _INT = struct.Struct("=i")
 class Request(NamedTuple):
     """One message to be sent.
 
-    `words`: what it asks, for error messages. `tolerate`: errnos that are as good as success ("already gone"). `kind`: of the
-    link, qdisc, class or filter, if the request is one that a kernel without that kind refuses. `held`: what must not be closed before the request is sent.
+    `words`: what it asks, for error messages. `tolerate`: errnos that are as good as success ("already gone"). `kind`: of
+    the link, qdisc, class or filter, if the request is one that a kernel without that kind refuses. `held`: what must not
+    be closed before the request is sent.
     """
 
     type: int
@@ -69,12 +70,18 @@ def raise_errors(outcomes: Sequence[Outcome]) -> None:
         raise errors[0]
 
 
-def _is_unknown_kind(error: NetlinkError) -> bool:
-    """Whether the kernel does not know the kind: links say EOPNOTSUPP, qdiscs and filters ENOENT and a sentence."""
-    said = (error.extack or "").lower()
-    return error.errno in (_errno.EOPNOTSUPP, _errno.ENOENT) and (
-        not said and error.errno == _errno.EOPNOTSUPP or any(sign in said for sign in ("kind is unknown", "unknown device type", "classifier not found",
-                                                  "failed to load")))
+# How the kernel says that it does not know a kind: of a link with EOPNOTSUPP, of the others with ENOENT.
+_UNKNOWN_KIND = ("unknown device type", "kind is unknown", "classifier not found", "failed to load")
+
+
+def _lack(errno: int, said: str, kind: str) -> Optional[str]:
+    """What the kernel lacks, as a hint, if it refused because it does not know a kind."""
+    if errno in (_errno.EOPNOTSUPP, _errno.ENOENT) and any(sign in said.lower() for sign in _UNKNOWN_KIND):
+        what = "such action" if "action" in said else repr(kind)
+        return f"this kernel has no {what}: it is not built in, and no module of it is found"
+    if errno == _errno.EOPNOTSUPP and not said:
+        return f"this kernel lacks {kind!r}, or something that was asked of it"
+    return None
 
 
 class Exchange:
@@ -156,14 +163,11 @@ class Exchange:
         if errno in request.tolerate:
             outcome.tolerated = errno
             return
-        outcome.error = netlink_error(errno, request.words, attrs.get("msg") or None, self._blamed(request, attrs))
-        outcome.error.cookie = attrs.get("cookie")
-        if request.kind is not None and _is_unknown_kind(outcome.error):
-            outcome.error = NotSupported(errno, request.words, outcome.error.extack, outcome.error.attribute)
-            said = outcome.error.extack or ""
-            what = "such action" if "action" in said else repr(request.kind)
-            outcome.error.hint = (f"this kernel has no {what}: it is not built in, and no module of it is found" if said else
-                                  f"this kernel lacks {what}, or something that was asked of it")
+        said = attrs.get("msg", "")
+        hint = None if request.kind is None else _lack(errno, said, request.kind)
+        make = netlink_error if hint is None else NotSupported
+        outcome.error = make(errno, request.words, said or None, self._blamed(request, attrs))
+        outcome.error.cookie, outcome.error.hint = attrs.get("cookie"), hint
 
     def _blamed(self, request: Request, attrs: Dict) -> Optional[str]:
         layout = self._layouts.get(request.type)

@@ -238,10 +238,7 @@ class RtnlSocket:
 
     def netns_fd(self) -> int:
         """A new descriptor of the socket's network namespace (SIOCGSKNS; CAP_NET_ADMIN over its owner)."""
-        try:
-            return self._ioctl(SIOCGSKNS, 0)
-        except OSError as error:
-            raise KernelError(error.errno, "netns descriptor", "SIOCGSKNS needs CAP_NET_ADMIN there") from None
+        return self._with_fd(_netns_of)
 
     def may_administer(self) -> bool:
         """Whether the caller has CAP_NET_ADMIN over the namespace's owner. Asks without changing anything."""
@@ -288,20 +285,32 @@ class RtnlSocket:
         return bool(value[1])
 
     def identity(self) -> str:
-        """Names the namespace for as long as the machine runs: its cookie, which is never used again.
-
-        Before Linux 5.14 there is no cookie: then its inode, which is unique only while the namespace lives.
-        """
+        """netns_identity() of this socket."""
         with refused("netns cookie"):
             number = self._with_fd(os.dup)
         with socket.socket(fileno=number) as view:
-            try:
-                return f"cookie:{struct.unpack('=Q', view.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
-            except OSError as error:
-                if error.errno != errno.ENOPROTOOPT:
-                    raise KernelError(error.errno, "netns cookie") from None
-        with Descriptor(self.netns_fd()) as netns:
-            return f"inode:{os.fstat(netns.fileno()).st_ino}"
+            return netns_identity(view)
+
+
+def _netns_of(fd: Union[int, socket.socket]) -> int:
+    try:
+        return fcntl.ioctl(fd, SIOCGSKNS)
+    except OSError as error:
+        raise KernelError(error.errno, "netns descriptor", "SIOCGSKNS needs CAP_NET_ADMIN there") from None
+
+
+def netns_identity(view: socket.socket) -> str:
+    """Names a socket's namespace for as long as the machine runs: its cookie, which is never used again.
+
+    Before Linux 5.14 there is no cookie: then its inode, which is unique only while the namespace lives.
+    """
+    try:
+        return f"cookie:{struct.unpack('=Q', view.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise KernelError(error.errno, "netns cookie") from None
+    with Descriptor(_netns_of(view)) as netns:
+        return f"inode:{os.fstat(netns.fileno()).st_ino}"
 
 
 def tracing() -> bool:

@@ -472,13 +472,14 @@ class Netns(Verbs):
         """A socket of this namespace: whatever the calling thread does with it happens here."""
         rtnl_socket = self.socket_of_rtnl
         if self._here:
-            here = kernel.RtnlSocket.open()     # the calling thread may have gone elsewhere
+            made = _socket.socket(family, type, proto)
             try:
-                same = here.identity() == rtnl_socket.identity()
-            finally:
-                here.close()
-            if same:
-                return _socket.socket(family, type, proto)
+                if kernel.netns_identity(made) == rtnl_socket.identity():
+                    return made
+            except BaseException:
+                made.close()
+                raise
+            made.close()                        # the calling thread has gone elsewhere
         fd = self._visit(family, type, proto)
         return _socket.socket(family, type, proto, fileno=fd)
 

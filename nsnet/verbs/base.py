@@ -52,13 +52,17 @@ class VerbBase:
             raise UsageError(f"network namespace {netns!r}: expected a Netns")
         return self.netns if netns is None else netns
 
-    def _run_held(self, make: Callable[[Optional[int]], Request], netns: Optional["Netns"]) -> None:
-        """Run a request that names a namespace by a descriptor, which stays open until it was sent."""
+    @staticmethod
+    def _holding(make: Callable[[Optional[int]], Request], netns: Optional["Netns"]) -> Request:
+        """A request that names a namespace by a descriptor, which stays open until it was sent; None: it names none."""
         if netns is None:
-            self._run(make(None))
-            return
+            return make(None)
         held = netns.hold()
-        self._run(make(held.fileno())._replace(held=held))
+        try:
+            return make(held.fileno())._replace(held=held)
+        except BaseException:
+            held.close()
+            raise
 
     def _index(self, link: Optional[LinkLike]) -> int:
         """The ifindex; 0 for None. Where a link may be left out: a 0 that was given is refused."""

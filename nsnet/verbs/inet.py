@@ -212,7 +212,7 @@ class InetVerbs(VerbBase):
 
         Raises AlreadyExists if it has a number, or another has this one. RTM_NEWNSID; ip-netns(8).
         """
-        self._run_held(lambda fd: requests.set_nsid(fd, nsid), self._other(netns))
+        self._run(self._holding(lambda fd: requests.set_nsid(fd, nsid), self._other(netns)))
 
 
 def _names(fields: Dict) -> Dict:

@@ -40,8 +40,8 @@ class LinkVerbs(VerbBase):
         there = self._other(netns)
         index = self._free_index(there)
         lower, above = self._index(link), there._index(master)
-        self._run_held(lambda fd: requests.add_link(kind, ifname, index=index, link=lower, master=above, netns_fd=fd,
-                                                    options=options, **common), netns)
+        self._run(self._holding(lambda fd: requests.add_link(
+            kind, ifname, index=index, link=lower, master=above, netns_fd=fd, options=options, **common), netns))
         return LinkRef(ifname, index)
 
     def _free_index(self, there: "Netns") -> int:
@@ -121,9 +121,9 @@ class LinkVerbs(VerbBase):
         there = self._other(peer_netns)
         index, peer_index = self.netns.free_index(), there.free_index()
         above = self._index(master)
-        self._run_held(lambda fd: requests.add_veth(
+        self._run(self._holding(lambda fd: requests.add_veth(
             ifname, peer, index=index, peer_index=peer_index, lladdr=lladdr, peer_lladdr=peer_lladdr, mtu=mtu,
-            group=group, master=above, up=up, queues=queues, peer_netns_fd=fd, kind=kind, options=options), peer_netns)
+            group=group, master=above, up=up, queues=queues, peer_netns_fd=fd, kind=kind, options=options), peer_netns))
         return LinkRef(ifname, index), LinkRef(peer, peer_index)
 
     # Of the verbs that follow, `common` is what add_link() takes: lladdr, mtu, group, master, up, txqlen, queues,
@@ -241,7 +241,6 @@ class LinkVerbs(VerbBase):
         if link_local is not None and (netns is not None or netns_pid is not None):     # addrconf_ifdown(), then anew
             raise UsageError(f"set {named}: expected no link_local with netns or netns_pid: it is lost on the way")
         there = self._other(netns)
-        held = None if netns is None else netns.hold()
         others = (up, ifname, lladdr, mtu, master, group, ifalias, netns, netns_pid, txqlen, broadcast, promisc,
                   allmulticast, multicast, arp)
         wanted = []
@@ -250,12 +249,11 @@ class LinkVerbs(VerbBase):
             wanted.append(requests.set_addr_gen_mode(
                 index, named, rtnl.IN6_ADDR_GEN_MODE_NONE if none else rtnl.IN6_ADDR_GEN_MODE_EUI64))
         if not wanted or nomaster or any(value is not None for value in others):
-            wanted.append(requests.set_link(
-                index, named, up=up, ifname=ifname, lladdr=lladdr, mtu=mtu,
-                master=0 if nomaster else None if master is None else there._index(master), group=group,
-                ifalias=ifalias, netns_fd=None if held is None else held.fileno(), netns_pid=netns_pid, txqlen=txqlen,
-                broadcast=broadcast, promisc=promisc, allmulticast=allmulticast, multicast=multicast,
-                arp=arp)._replace(held=held))
+            above = 0 if nomaster else None if master is None else there._index(master)
+            wanted.append(self._holding(lambda fd: requests.set_link(
+                index, named, up=up, ifname=ifname, lladdr=lladdr, mtu=mtu, master=above, group=group, ifalias=ifalias,
+                netns_fd=fd, netns_pid=netns_pid, txqlen=txqlen, broadcast=broadcast, promisc=promisc,
+                allmulticast=allmulticast, multicast=multicast, arp=arp), netns))
         for request in wanted:
             self._run(request)
 

@@ -13,10 +13,12 @@ import pathlib
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -316,6 +318,41 @@ def as_nobody(function, *arguments):
         answer = file.read()
     os.waitpid(pid, 0)
     return answer
+
+
+class Worker:
+    """A forked process that works beside us until the `with` block ends. `said`: what it has to say then.
+
+    `work(channel)` runs in it, and sends one byte when it has begun; the end of the channel is the end of its work. What it
+    returns, or {"failed": its traceback}, must be fit for JSON.
+    """
+
+    def __init__(self, work):
+        self.said = None
+        self._reader, writer = os.pipe()
+        self._channel, theirs = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                self._channel.close()
+                said = work(theirs)
+            except BaseException:                           # noqa: B902  told to the parent, which compares
+                said = {"failed": traceback.format_exc()}
+            os.write(writer, json.dumps(said).encode())
+            os._exit(0)
+        os.close(writer)
+        theirs.close()
+        self._channel.settimeout(PATIENCE)
+        self._channel.recv(1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._channel.close()
+        with open(self._reader, encoding="utf-8") as file:
+            self.said = json.load(file)
+        os.waitpid(self._pid, 0)
 
 
 # --- programs that run inside ---

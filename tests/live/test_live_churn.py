@@ -1,15 +1,11 @@
 """Lists under churn: the kernel flags what changed while it was read, and no flagged list is returned as a good one."""
 
 import errno
-import json
-import os
-import socket
-import traceback
 
 import pytest
 
 import nsnet
-from live_helpers import PATIENCE, links_of
+from live_helpers import Worker, links_of
 
 PAIRS = 500                         # so that a list takes many parts, between which things can happen
 CHURNED = 8                         # links that come and go
@@ -18,35 +14,11 @@ ROUNDS = 60
 MOST_ROUNDS = 1500                  # of the whole experiment, until it has been seen to work
 
 
-class Churn:
-    """A process that makes, renames and deletes links until the `with` block ends. `rounds`: how often it did so."""
+class Churn(Worker):
+    """A process that makes, renames and deletes links until the `with` block ends. `said`: how often it did so."""
 
     def __init__(self, netns):
-        self.rounds = None
-        self._reader, writer = os.pipe()
-        self._channel, theirs = socket.socketpair()
-        self._pid = os.fork()
-        if self._pid == 0:
-            try:
-                self._channel.close()
-                said = churn(netns.fd, theirs)
-            except BaseException:                           # noqa: B902  told to the parent, which compares
-                said = traceback.format_exc()
-            os.write(writer, json.dumps(said).encode())
-            os._exit(0)
-        os.close(writer)
-        theirs.close()
-        self._channel.settimeout(PATIENCE)
-        self._channel.recv(1)                               # it has begun
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._channel.close()                               # which it takes for the end
-        with open(self._reader, encoding="utf-8") as file:
-            self.rounds = json.load(file)
-        os.waitpid(self._pid, 0)
+        super().__init__(lambda channel: churn(netns.fd, channel))
 
 
 def churn(netns_fd, channel):
@@ -121,9 +93,9 @@ def test_no_list_that_the_kernel_flags_is_returned_as_a_good_one(crowd):
                 lists += 1
             if number >= ROUNDS and any(watch.flags) and lists:
                 break
-    assert isinstance(somebody.rounds, int), somebody.rounds
+    assert isinstance(somebody.said, int), somebody.said
     figures = (f"{sum(watch.flags)} of {len(watch.flags)} flagged; {lists} lists, {errors} errors; "
-               f"{somebody.rounds} rounds of churn")
+               f"{somebody.said} rounds of churn")
     assert lists > 0 and any(watch.flags), figures
     print(figures)
     check(netns.links(), untouched)
@@ -145,7 +117,7 @@ def test_a_list_that_changes_at_every_reading_is_an_error_with_what_was_got(crow
     assert refused.errno == errno.EINTR and refused.request == "list links" and watch.flags[-1]
     names = {link.ifname for link in refused.partial}
     assert len(names & set(untouched)) > PAIRS, "most of what nobody touched"
-    assert isinstance(somebody.rounds, int), somebody.rounds
+    assert isinstance(somebody.said, int), somebody.said
 
 
 def test_one_link_can_always_be_asked_for_under_churn(crowd):
@@ -155,4 +127,4 @@ def test_one_link_can_always_be_asked_for_under_churn(crowd):
             name = f"a{number % PAIRS}"
             assert netns.link(name).index == untouched[name]
             assert netns.link(untouched[name]).ifname == name
-    assert isinstance(somebody.rounds, int), somebody.rounds
+    assert isinstance(somebody.said, int), somebody.said

@@ -16,13 +16,13 @@ import socket
 import struct
 import sys
 import threading
-import traceback
 
 import pyroute2
 import pytest
 
 import nsnet
-from live_helpers import CLONE_NEWNET, CLONE_NEWUSER, LIBC, NS_GET_USERNS, PATIENCE, check, inside, links_of
+from live_helpers import (CLONE_NEWNET, CLONE_NEWUSER, LIBC, NS_GET_USERNS, PATIENCE, Worker, check, inside,
+                          links_of)
 from nsnet import kernel, requests, rtnl
 
 HEADER = struct.Struct("=IHHII")                # struct nlmsghdr
@@ -66,7 +66,7 @@ def route_ports():
     return {int(row[2]) for row in rows if row[1] == "0" and row[2] != "0"}
 
 
-class Forger:
+class Forger(Worker):
     """A process that is root of the container, and nothing more, and sends forgeries until the `with` block ends.
 
     It finds the ports by itself. `told` is the sequence numbers of the talk under way, which a real forger must guess.
@@ -74,26 +74,15 @@ class Forger:
     """
 
     def __init__(self, netns, groups=0):
-        self.said = None
         self.told = mmap.mmap(-1, mmap.PAGESIZE)            # shared with the child
-        self._reader, writer = os.pipe()
-        self._channel, theirs = socket.socketpair()
-        self._pid = os.fork()
-        if self._pid == 0:
-            try:
-                self._channel.close()
-                owner = fcntl.ioctl(netns.fd, NS_GET_USERNS)
-                check(LIBC.setns(owner, CLONE_NEWUSER))     # also for root of the machine: this one has no power there
-                check(LIBC.setns(netns.fd, CLONE_NEWNET))
-                said = forge(self.told, theirs, groups)
-            except BaseException:                           # noqa: B902  told to the parent, which compares
-                said = {"failed": traceback.format_exc()}
-            os.write(writer, json.dumps(said).encode())
-            os._exit(0)
-        os.close(writer)
-        theirs.close()
-        self._channel.settimeout(PATIENCE)
-        self._channel.recv(1)                               # it has done one round
+
+        def work(channel):
+            owner = fcntl.ioctl(netns.fd, NS_GET_USERNS)
+            check(LIBC.setns(owner, CLONE_NEWUSER))         # also for root of the machine: this one has no power there
+            check(LIBC.setns(netns.fd, CLONE_NEWNET))
+            return forge(self.told, channel, groups)
+
+        super().__init__(work)
 
     def watch(self, netns):
         """Tell it of each talk of this namespace, before the talk begins."""
@@ -108,14 +97,8 @@ class Forger:
 
         netns.socket_of_rtnl.talk = talk
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._channel.close()                               # which it takes for the end
-        with open(self._reader, encoding="utf-8") as file:
-            self.said = json.load(file)
-        os.waitpid(self._pid, 0)
+    def __exit__(self, *details):
+        super().__exit__(*details)
         self.told.close()
 
 
