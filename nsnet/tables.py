@@ -5,11 +5,13 @@ which finds and reads an attribute when it is asked for, so that a list of a tho
 odd attribute of a stranger's link spoils nothing else. Both keep these rules:
 
 - any bytes give a value or ProtocolError;
-- what a table does not know survives: an unknown attribute is kept under its number as bytes, and is written unchanged;
+- what a table does not know survives: an unknown attribute is kept under its number as bytes, and is written unchanged; so
+  are flag bits of nla_type that are not ours, and the end of a struct that another kernel has longer;
 - of an attribute that stands twice, where it may stand once, the first counts, as in iproute2's parser.
 """
 
 from collections.abc import Mapping     # typing's answers isinstance at five times the price
+from itertools import zip_longest
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from nsnet.errors import ProtocolError, UsageError
@@ -42,6 +44,14 @@ class Body(NamedTuple):
 
     header: Any
     attrs: Mapping
+
+
+class Flagged(dict):
+    """What Table.decode gives for a level where an attribute came with other flag bits than we write (NLA_F_NESTED is set
+    by some kernels and not by others): `flags` has them by name. A copy made by {**...} is written with ours.
+    """
+
+    flags: Dict[str, List[int]]             # one number, or as many as there are of one that may stand several times
 
 
 class Choice(Codec):
@@ -196,7 +206,7 @@ class Table:
         self._decoders: Dict[int, Tuple] = {}
         for name, (number, codec, many) in rows.items():
             choice = codec if isinstance(codec, Choice) else None
-            self._decoders[number] = name, codec.decode, many, choice
+            self._decoders[number | codec.flags] = name, codec.decode, many, choice
             if not many:
                 nests = choice is not None or hasattr(codec, "levels")
                 self.readers[name] = number, None if choice else codec.view, nests
@@ -215,10 +225,11 @@ class Table:
                 raise UsageError(f"{values!r}: expected the attributes of {self.prefix} by name")
         writers = self._writers
         parts: List[bytes] = []
+        odd = values.flags if type(values) is Flagged else None
         try:
             for name, value in values.items():
                 write = writers.get(name) or self._writer(name, values)
-                parts.append(write(value))
+                parts.append(write(value) if odd is None or name not in odd else self._write_as(odd[name], name, values))
         except UsageError as error:
             if error.attribute is None and name in self.rows:
                 error.blame(self.constant(name))
@@ -226,6 +237,15 @@ class Table:
         except (TypeError, AttributeError, ValueError):
             raise UsageError(f"{value!r}: expected a value for {self.constant(str(name))}") from None
         return b"".join(parts)
+
+    def _write_as(self, flags: List[int], name: str, values: Mapping) -> bytes:
+        """An attribute with the flag bits that it came with."""
+        number, codec, many = self.rows[name]
+        if isinstance(codec, Choice):
+            codec = codec.pick(values)
+        several = values[name] if many else (values[name],)
+        return b"".join(codec.writer(number | bits)(one)
+                        for one, bits in zip_longest(several, flags[:len(several)], fillvalue=codec.flags))
 
     def _writer(self, name: Union[str, int], values: Mapping) -> Callable[[Any], bytes]:
         attr = self.rows.get(name)
@@ -254,10 +274,13 @@ class Table:
             raise ProtocolError(f"attributes nested more than {MAX_DEPTH} deep")
         values: Dict = {}
         decoders = self._decoders
-        chosen: List[Tuple[str, Choice, bytes]] = []
+        chosen: List[Tuple[str, Choice, bytes, int]] = []
+        odd: Dict[str, List[int]] = {}
         for kind, first, end in attributes(data, start):
             payload = data[first:end]
-            decoder = decoders.get(kind & NLA_TYPE_MASK)
+            decoder = decoders.get(kind)
+            if decoder is None:
+                decoder = self._with_other_flags(kind, odd, values)
             if decoder is None:
                 if kind not in values:
                     values[kind] = payload
@@ -273,12 +296,32 @@ class Table:
                 continue
             elif choice is not None:
                 values[name] = payload                  # holds its place; read when the whole level is known
-                chosen.append((name, choice, payload))
+                chosen.append((name, choice, payload, kind & ~NLA_TYPE_MASK))
             else:
                 values[name] = decode(payload, depth + 1)
-        for name, choice, payload in chosen:
-            values[name] = choice.pick(values).decode(payload, depth + 1)
+        for name, choice, payload, flags in chosen:
+            codec = choice.pick(values)
+            values[name] = codec.decode(payload, depth + 1)
+            if flags != codec.flags:
+                odd[name] = [flags]
+        if odd:
+            values = Flagged(values)
+            values.flags = odd
         return values
+
+    def _with_other_flags(self, kind: int, odd: Dict[str, List[int]], values: Mapping) -> Optional[Tuple]:
+        """The decoder of an attribute that came with other flag bits than we write; they are kept in `odd`."""
+        row = self.by_number.get(kind & NLA_TYPE_MASK)
+        if row is None:
+            return None
+        name, (number, codec, many) = row
+        if many:                                        # those before it had the usual bits
+            before = len(values.get(name, ()))
+            bits = odd.setdefault(name, [])
+            bits += [codec.flags] * (before - len(bits)) + [kind & ~NLA_TYPE_MASK]
+        elif name not in values and not isinstance(codec, Choice):
+            odd[name] = [kind & ~NLA_TYPE_MASK]
+        return self._decoders[number | codec.flags]
 
     def view(self, data: bytes, depth: int = 0, start: int = 0) -> Attrs:
         """The same, each attribute read when it is asked for."""

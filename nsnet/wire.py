@@ -300,6 +300,12 @@ def _restored(name: str, fields: Tuple[str, ...], numbers: Tuple[int, ...]) -> A
     return _struct_tuple(name, fields)._make(numbers)
 
 
+@lru_cache(maxsize=None)
+def _other_length(fields: type) -> type:
+    """The same named tuple with room for the bytes that it came as."""
+    return type(fields.__name__, (fields,), {})
+
+
 class Fixed:
     """A C struct of numbers: the header in front of a message's attributes (struct ifinfomsg, ...), or an attribute's value.
 
@@ -338,19 +344,28 @@ class Fixed:
 class Record(Codec):
     """A C struct as an attribute's value: a named tuple. `grows`: other kernels have it shorter or longer.
 
-    Fields that a shorter one lacks are 0; what a longer one has more is left out.
+    Fields that a shorter one lacks are 0; what a longer one has more has no name. Written again, either has the length that
+    it came with, and the nameless rest; not so what `_replace` makes of it.
     """
 
     def __init__(self, fixed: Fixed, grows: bool = False):
         self.fixed, self.name, self._grows = fixed, fixed.name, grows
-        self.encode = fixed.pack
+        if not grows:
+            self.encode = fixed.pack
+
+    def encode(self, value: Any) -> bytes:
+        data, came = self.fixed.pack(value), getattr(value, "came", None)
+        return data if came is None else data[:len(came)] + came[len(data):]
 
     def decode(self, data: bytes, depth: int = 0) -> Any:
-        if self._grows:
-            data = data[:self.fixed.size].ljust(self.fixed.size, b"\0")
-        elif len(data) != self.fixed.size:
-            raise ProtocolError(f"{self.name} of {len(data)} bytes, expected {self.fixed.size}")
-        return self.fixed.decode(data)
+        size = self.fixed.size
+        if len(data) == size:
+            return self.fixed.decode(data)
+        if not self._grows:
+            raise ProtocolError(f"{self.name} of {len(data)} bytes, expected {size}")
+        found = _new_tuple(_other_length(self.fixed.tuple), self.fixed.decode(data[:size].ljust(size, b"\0")))
+        found.came = data
+        return found
 
 
 class Array(Codec):

@@ -14,7 +14,9 @@ from strategies import (BYTES, TEXT, attribute_bytes, attributes_of, deep_link, 
 from nsnet import kernel, rtnl, wire
 from nsnet.errors import ProtocolError
 from nsnet.tables import Attr, Body, Chain, Choice, Layout, Table, levels, listed, nested
-from nsnet.wire import encode_attribute
+from nsnet.wire import attributes, encode_attribute
+
+HIGH = 3 if sys.byteorder == "little" else 2        # where the flag bits of nla_type are, in an attribute
 
 each_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -140,6 +142,44 @@ def test_the_nested_flag_is_written_where_the_row_says_so():
 def test_flag_bits_of_a_known_attribute_are_ignored_in_reading():
     for bits in (wire.NLA_F_NESTED, wire.NLA_F_NET_BYTEORDER):
         assert rtnl.LINK.decode(encode_attribute(4 | bits, (1500).to_bytes(4, sys.byteorder))) == {"mtu": 1500}
+
+
+@each_table
+@of_many
+@given(data=st.data())
+def test_flag_bits_are_written_as_they_came(table, data):
+    """A kernel that sets NLA_F_NESTED where iproute2 does not, and the other way round: an eager decode keeps it."""
+    encoded = bytearray(table.encode(data.draw(attributes_of(table))))
+    for kind, first, _ in list(attributes(bytes(encoded))):
+        if kind & wire.NLA_TYPE_MASK in table.by_number:        # another one is kept under its number, bits and all
+            encoded[first - 4 + HIGH] ^= data.draw(st.sampled_from((0, 0x40, 0x80, 0xC0)))
+    encoded = bytes(encoded)
+    values = table.decode(encoded)
+    assert table.encode(values) == table.encode(copy.deepcopy(values)) == encoded
+    assert list(table.decode(table.encode({**values}))) == list(values)         # a copy is written with our own bits
+
+
+def test_flag_bits_deep_inside_are_written_as_they_came():
+    kind, data = encode_attribute(1, b"bridge"), encode_attribute(0x8002, encode_attribute(0x4001, bytes(4)))
+    encoded = encode_attribute(0x8012, kind + data)
+    found = rtnl.LINK.decode(encoded)
+    assert found == {"linkinfo": {"kind": "bridge", "data": {"forward_delay": 0}}}
+    assert rtnl.LINK.encode(found) == encoded
+    found["linkinfo"]["data"]["forward_delay"] = 7
+    assert rtnl.LINK.encode(found) == encoded[:-4] + (7).to_bytes(4, sys.byteorder)
+    del found["linkinfo"]["data"]
+    assert rtnl.LINK.encode(found) == encode_attribute(0x8012, kind)
+
+
+def test_flag_bits_stay_with_each_of_several():
+    one, other = encode_attribute(53, b"a\0"), encode_attribute(0x8000 | 53, b"b\0")
+    for encoded in (one + other, other + one, one + one + other, other + other, one + other + one):
+        found = rtnl.PROP_LIST.decode(encoded)
+        assert rtnl.PROP_LIST.encode(found) == encoded
+        found["alt_ifname"].append("a")
+        assert rtnl.PROP_LIST.encode(found) == encoded + one
+        del found["alt_ifname"][1:]
+        assert rtnl.PROP_LIST.encode(found) == encoded[:8]
 
 
 def test_a_choice_is_read_wherever_its_sibling_stands():

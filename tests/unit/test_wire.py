@@ -161,6 +161,10 @@ def test_a_struct_that_grows_may_be_of_any_length(codec, data):
     assert codec.decode(encoded + more) == codec.decode(encoded)
     cut = data.draw(st.integers(0, len(encoded)))
     assert codec.decode(encoded[:cut]) == codec.decode(encoded[:cut] + bytes(len(encoded) - cut))
+    for came in (encoded, encoded + more, encoded[:cut]):       # and goes as it came
+        found = codec.decode(came)
+        assert codec.encode(found) == came
+        assert codec.encode(found._replace(**{found._fields[0]: found[0]})) == codec.encode(tuple(found))
 
 
 @each_codec
