@@ -9,6 +9,9 @@
 enum nsnet_step {
 	NSNET_STEP_NONE,
 	NSNET_STEP_READY,		/* no failure: the child is parked and waits for go */
+	NSNET_STEP_USERNS,		/* no failure: its user namespace is there, and waits for maps */
+	NSNET_STEP_MOVED,		/* no failure: it is another process from now on */
+	NSNET_STEP_IMAGE,		/* the file of this module cannot be executed */
 	NSNET_STEP_CLONE3,
 	NSNET_STEP_PROC,		/* /proc/PID cannot be opened, or is not procfs */
 	NSNET_STEP_SETGROUPS_DENY,
@@ -17,6 +20,10 @@ enum nsnet_step {
 	NSNET_STEP_SETNS,
 	NSNET_STEP_UNSHARE,
 	NSNET_STEP_SOCKET,		/* the socket opened inside the namespace */
+	NSNET_STEP_LOOPBACK,
+	NSNET_STEP_HOSTNAME,
+	NSNET_STEP_MOUNTS,		/* the propagation of its mounts */
+	NSNET_STEP_MOUNT_PROC,
 	NSNET_STEP_HANDOVER,		/* the channel between child and parent */
 	NSNET_STEP_DESCRIPTORS,
 	NSNET_STEP_SETGROUPS,
@@ -26,12 +33,13 @@ enum nsnet_step {
 	NSNET_STEP_KEYRING,
 	NSNET_STEP_RLIMIT,
 	NSNET_STEP_CHDIR,
+	NSNET_STEP_UMASK,
 	NSNET_STEP_CAPABILITIES,
 	NSNET_STEP_NO_NEW_PRIVS,
 	NSNET_STEP_PDEATHSIG,
 	NSNET_STEP_SIGNALS,
 	NSNET_STEP_THREAD,
-	NSNET_STEP_EXECVE
+	NSNET_STEP_EXECVE		/* with no error: it is about to */
 };
 
 /* netlink.c ------------------------------------------------------------------------------------------------------ */
@@ -62,10 +70,98 @@ int nsnet_nl_talk(int fd, struct nsnet_talk *talk);
 int nsnet_nl_drain(int fd);
 int nsnet_nl_index(const char *data, size_t len, size_t start, uint32_t *places, size_t count);
 
+/* spawn.c -------------------------------------------------------------------------------------------------------- */
+
+struct nsnet_fd_move {
+	int source;
+	int target;
+	int aside;			/* filled in by C */
+};
+
+struct nsnet_ns_join {
+	int fd;
+	int type;			/* CLONE_NEW* */
+	int inside;			/* filled in by C */
+};
+
+struct nsnet_rlimit {
+	int resource;
+	uint64_t soft;
+	uint64_t hard;
+};
+
+struct nsnet_spawn {
+	/* how it is made */
+	int image_fd;			/* the file of this module, which is executed in the child; -1: copy the memory */
+	int cgroup_fd;			/* -1: the parent's cgroup */
+
+	/* namespaces */
+	struct nsnet_ns_join *joins;	/* entered first; a user namespace before the others where that helps */
+	size_t n_joins;
+	uint64_t new_flags;		/* CLONE_NEW* */
+	const char *uid_map;		/* written by the child itself, in CLONE_NEWUSER; NULL: the parent is asked to */
+	const char *gid_map;
+	int socket_family;		/* a socket to be opened in there and passed up; -1: none */
+	int socket_type;
+	int socket_protocol;
+	int loopback;			/* set lo up; needs the socket */
+	int private_mounts;		/* in CLONE_NEWNS: nothing comes in from outside, nothing goes out */
+	int mount_proc;			/* a /proc of the new pid namespace */
+	const char *hostname;		/* NULL: as it is */
+
+	/* what the command gets */
+	const char *const *paths;	/* candidates for execve, tried in this order */
+	size_t n_paths;
+	char *const *argv;
+	char *const *envp;		/* envp[-1] is room for one more */
+	const char *cwd;		/* NULL: inherit */
+	struct nsnet_fd_move *moves;	/* the only descriptors it keeps; sorted by target */
+	size_t n_moves;
+	const struct nsnet_rlimit *rlimits;
+	size_t n_rlimits;
+	int umask;			/* -1: inherit */
+
+	/* who it is */
+	int set_ids;			/* become uid and gid (inside) */
+	uint32_t uid;
+	uint32_t gid;
+	int set_groups;			/* setgroups(n_groups, groups) */
+	const uint32_t *groups;
+	size_t n_groups;
+	int drop_bounding;
+	uint64_t capabilities;		/* exactly these, in all five sets */
+	int no_new_privs;
+	int new_session;
+	int new_keyring;
+	int pdeathsig;			/* 0: none */
+
+	/* results; -1 until there is one */
+	int pid;
+	int pidfd;
+	int channel;			/* our end: reports come up, "go" goes down, end of file is exec or death */
+	int step;			/* where it failed */
+	uint64_t permitted;		/* the caller's capabilities, which an image is to have again */
+	uint64_t effective;
+};
+
+/* What the child says. The child that has come to a namespace by a second clone says so with NSNET_STEP_MOVED and its
+ * pidfd, and is another process from then on. */
+struct nsnet_report {
+	int step;
+	int error;			/* errno, positive; 0: it has come that far */
+};
+
+int nsnet_has_image(void);
+int nsnet_spawn(struct nsnet_spawn *job);
+int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step);
+int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_fd, int *pid);
+int nsnet_say_go(int channel);
+
 /* visit.c -------------------------------------------------------------------------------------------------------- */
 
 /* A socket made inside another namespace, by a thread or a child that goes there in our stead. */
 struct nsnet_visit {
+	int image_fd;			/* as above */
 	int userns_fd;			/* enter this user namespace first; -1: stay in ours */
 	int netns_fd;			/* enter this network namespace; -1: make a new one */
 	int new_userns;			/* make a user namespace to own the new network namespace */
@@ -78,72 +174,3 @@ struct nsnet_visit {
 };
 
 int nsnet_visit(struct nsnet_visit *visit);
-
-/* spawn.c -------------------------------------------------------------------------------------------------------- */
-
-struct nsnet_fd_move {
-	int source;
-	int target;
-};
-
-struct nsnet_ns_join {
-	int fd;
-	int type;			/* CLONE_NEW* */
-};
-
-struct nsnet_rlimit {
-	int resource;
-	uint64_t soft;
-	uint64_t hard;
-};
-
-struct nsnet_spawn {
-	/* namespaces */
-	uint64_t clone_flags;		/* CLONE_NEW*, made by clone3 itself */
-	uint64_t unshare_flags;		/* CLONE_NEW*, made by the child while the parent does something else */
-	const struct nsnet_ns_join *joins;	/* entered before unshare_flags, in this order */
-	size_t n_joins;
-	int cgroup_fd;			/* -1: the parent's cgroup */
-	int hand_over_rtnl;		/* open a NETLINK_ROUTE socket in there and pass it up */
-	const char *uid_map;		/* written by the child itself, after CLONE_NEWUSER in unshare_flags; NULL: not */
-	const char *gid_map;
-
-	/* what the command gets */
-	const char *const *paths;	/* candidates for execve, tried in this order */
-	size_t n_paths;
-	char *const *argv;
-	char *const *envp;
-	const char *cwd;		/* NULL: inherit */
-	const struct nsnet_fd_move *moves;	/* the only descriptors it keeps; sorted by target */
-	size_t n_moves;
-	const struct nsnet_rlimit *rlimits;
-	size_t n_rlimits;
-
-	/* who it is */
-	int set_ids;			/* become uid and gid (inside) */
-	uint32_t uid;
-	uint32_t gid;
-	int drop_groups;		/* setgroups(0, NULL) */
-	int drop_bounding;
-	uint64_t capabilities;		/* exactly these, in all five sets */
-	int no_new_privs;
-	int new_session;
-	int new_keyring;
-	int pdeathsig;			/* 0: none */
-
-	/* results; -1 until there is one */
-	int pid;
-	int pidfd;
-	int channel;			/* our end: reports come up, "go" goes down, end of file is exec */
-};
-
-/* What the child says. */
-struct nsnet_report {
-	int step;
-	int error;			/* errno, positive; 0 with NSNET_STEP_READY */
-};
-
-int nsnet_spawn(struct nsnet_spawn *job);
-int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step);
-int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_fd);
-int nsnet_say_go(int channel);

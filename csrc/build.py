@@ -9,7 +9,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["child.c", "netlink.c", "spawn.c", "visit.c"]
+SOURCES = ["child.c", "image.c", "netlink.c", "spawn.c", "visit.c"]
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "api.h").read_text())
@@ -17,9 +17,11 @@ ffibuilder.set_source(
     "nsnet._native",
     "#include <stddef.h>\n#include <stdint.h>\n" + '#include "api.h"\n',
     sources=[f"csrc/{name}" for name in SOURCES],       # relative to setup.py, as setuptools wants them
-    depends=[f"csrc/{name}" for name in ("api.h", "child.h", "rawsys.h")],
+    depends=[f"csrc/{name}" for name in ("api.h", "child.h", "parent.h", "rawsys.h")],
     include_dirs=["csrc"],
     libraries=["pthread"],
-    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
+    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden",
+                        "-fno-stack-protector"],        # a canary would need a C library, which a child does not have
+    extra_link_args=["-Wl,-e,nsnet_image"],             # where the kernel starts when a child executes the module
     py_limited_api=True,
 )

@@ -1,93 +1,99 @@
 /*
- * The parts that all children of ours share.
+ * The child: from clone to execve.
  *
- * A child here is a copy of a process that may have many threads, made by one clone3 and alive until execve or exit.
- * It runs on its own copy of the memory, with every signal blocked. It may only make raw system calls (rawsys.h): no
- * allocation, no C library, no errno. It talks to its parent over one SOCK_SEQPACKET channel: a struct nsnet_report a
- * message, with at most one descriptor; end of file means that the other side is gone or has exec'd. It knows nothing
- * of networks, and it leaves words to Python.
+ * It makes what the parent asked for in a fixed order and fails closed: the first step that fails is reported as
+ * {step, errno} and ends it. Everything that it needs was laid out before the clone. It may only make raw system calls
+ * (rawsys.h): no allocation, no C library, no errno, nothing that the dynamic linker would have to resolve. For this code
+ * runs in two places where there is no C library to call:
+ *
+ * - as an image: the parent executes the file of this module in the child, so that nothing of its memory is copied or
+ *   shared, however much there is (image.c is the entry);
+ * - where that cannot be, in a copy of the parent's memory, where any thread may have held any lock.
+ *
+ * In between, for the few calls up to that execve, the child shares the parent's memory, on a stack of its own, while the
+ * calling thread waits (CLONE_VFORK). It has the parent's credentials there and no new namespace, so nobody may look into
+ * it who may not look into the parent.
+ *
+ * It talks to its parent over one SOCK_SEQPACKET channel: a struct nsnet_report a message, with at most one descriptor. The
+ * child makes both ends and hands one up, hence its own end is in no other process: end of file means that it has exec'd or
+ * ended, whoever forks whatever meanwhile. It knows nothing of networks, and it leaves words to Python.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
-#include <pthread.h>
-#include <string.h>
+#include <linux/securebits.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/types.h>
 
 #include "child.h"
 #include "rawsys.h"
 
-int nsnet_channel(int ends[2])
+#define LAST_SIGNAL 64
+#define LAST_CAPABILITY 63
+#define MAX_OWN 12		/* channel, image, and one namespace of each kind */
+
+/* The kernel's struct sigaction; the C library's differs. */
+struct kernel_sigaction {
+	void (*handler)(int);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+NSNET_BARE static long raw_prctl(long option, long a, long b)
 {
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-		return -errno;
-	return 0;
+	return raw_syscall5(SYS_prctl, option, a, b, 0, 0);
 }
 
-/* clone3 that copies the memory: 0 in the child, the pid in the parent. Handlers of the parent's must never run in the
- * child, so the child starts with default dispositions (ignored signals stay ignored; spawn.c resets these). */
-long nsnet_clone(uint64_t flags, int cgroup_fd, int *pidfd)
+/* Volatile, lest the compiler call memset. */
+NSNET_BARE static void zero(void *start, size_t size)
 {
-	struct clone_args args;
-	long pid;
-
-	memset(&args, 0, sizeof(args));
-	args.flags = flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
-	args.pidfd = (uint64_t)(uintptr_t)pidfd;
-	args.exit_signal = SIGCHLD;
-	if (cgroup_fd >= 0) {
-		args.flags |= CLONE_INTO_CGROUP;
-		args.cgroup = (uint64_t)cgroup_fd;
-	}
-	pid = raw_syscall2(SYS_clone3, &args, sizeof(args));
-	if (pid < 0)
-		*pidfd = -1;	/* the kernel may have written the number of one that it has taken back */
-	return pid;
+	for (volatile char *p = start; size--; p++)
+		*p = 0;
 }
 
-void nsnet_block_signals(sigset_t *saved)
+NSNET_BARE static size_t length(const char *text)
 {
-	sigset_t all;
+	size_t len = 0;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, saved);
+	while (((const volatile char *)text)[len])
+		len++;
+	return len;
 }
 
-void nsnet_restore_signals(const sigset_t *saved)
+NSNET_BARE void child_exit(int status)
 {
-	pthread_sigmask(SIG_SETMASK, saved, NULL);
+	for (;;)
+		raw_syscall1(SYS_exit_group, status);
 }
 
-void nsnet_close(int *fd)
-{
-	int saved = errno;
+/* --- talking to the parent ---------------------------------------------------------------------------------------- */
 
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-	errno = saved;
-}
-
-int child_report(int channel, int step, int error, int fd)
+/* A step, the error in it or 0, and a descriptor unless that is -1. */
+NSNET_BARE static long report(int socket, int step, long error, int fd)
 {
-	struct nsnet_report report = { .step = step, .error = error };
-	struct iovec body = { .iov_base = &report, .iov_len = sizeof(report) };
+	struct nsnet_report text = { .step = step, .error = (int)-error };
+	struct iovec body = { .iov_base = &text, .iov_len = sizeof(text) };
 	union {
 		struct cmsghdr header;
 		char room[CMSG_SPACE(sizeof(int))];
 	} control;
 	struct msghdr message;
-	long sent;
 
-	/* Volatile, lest the compiler call memset. */
-	for (volatile char *p = (char *)&message; p < (char *)(&message + 1); p++)
-		*p = 0;
+	zero(&message, sizeof(message));
 	message.msg_iov = &body;
 	message.msg_iovlen = 1;
 	if (fd >= 0) {
-		for (volatile char *p = control.room; p < control.room + sizeof(control.room); p++)
-			*p = 0;
+		zero(control.room, sizeof(control.room));
 		control.header.cmsg_level = SOL_SOCKET;
 		control.header.cmsg_type = SCM_RIGHTS;
 		control.header.cmsg_len = CMSG_LEN(sizeof(int));
@@ -95,46 +101,619 @@ int child_report(int channel, int step, int error, int fd)
 		message.msg_control = control.room;
 		message.msg_controllen = sizeof(control.room);
 	}
-	sent = raw_syscall3(SYS_sendmsg, channel, &message, MSG_NOSIGNAL);
-	return sent < 0 ? (int)sent : 0;
+	return raw_syscall3(SYS_sendmsg, socket, &message, MSG_NOSIGNAL);
 }
 
-static int write_file(const char *path, const char *text)
+__attribute__((noreturn))
+NSNET_BARE static void give_up(int channel, int step, long error)
 {
-	size_t len = 0;
+	report(channel, step, error, -1);
+	child_exit(127);
+}
+
+/* Make the channel and hand the parent its end. The kernel is to tell the parent who speaks: after a second clone the child
+ * does not know itself what number it has there. */
+NSNET_BARE static long make_channel(int boot)
+{
+	int ends[2], on = 1;
+	long err;
+
+	err = raw_syscall4(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
+	if (err < 0)
+		return err;
+	err = raw_syscall5(SYS_setsockopt, ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+	if (err < 0)
+		return err;
+	err = report(boot, NSNET_STEP_HANDOVER, 0, ends[0]);
+	if (err < 0)
+		return err;
+	raw_syscall1(SYS_close, ends[0]);
+	return ends[1];
+}
+
+/* --- descriptors -------------------------------------------------------------------------------------------------- */
+
+/* The descriptors of the child's own that it still needs, by where their numbers are kept. */
+struct own {
+	int *fds[MAX_OWN];
+	size_t count;
+};
+
+NSNET_BARE static int is_target(const struct nsnet_spawn *job, int fd)
+{
+	size_t low = 0, high = job->n_moves;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (job->moves[middle].target == fd)
+			return 1;
+		if (job->moves[middle].target < fd)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return 0;
+}
+
+/* A copy under a number that no descriptor of the command's will have. */
+NSNET_BARE static long copy_aside(const struct nsnet_spawn *job, int fd, int cloexec)
+{
+	long copy, from = 0;
+
+	for (;;) {
+		copy = raw_syscall3(SYS_fcntl, fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, from);
+		if (copy < 0 || !is_target(job, (int)copy))
+			return copy;
+		from = copy + 1;	/* what is left behind here is written over soon */
+	}
+}
+
+/* The smallest number from `from` on that is to stay open; -1: none. */
+NSNET_BARE static int next_kept(const struct nsnet_spawn *job, const struct own *own, int moved, int from)
+{
+	int found = -1;
+
+	for (size_t i = 0; i < own->count; i++)
+		if (*own->fds[i] >= from && (found < 0 || *own->fds[i] < found))
+			found = *own->fds[i];
+	for (size_t i = 0; i < job->n_moves; i++) {
+		int fd = moved ? job->moves[i].target : job->moves[i].source;
+
+		if (fd >= from && (found < 0 || fd < found))
+			found = fd;
+	}
+	return found;
+}
+
+NSNET_BARE static long close_others(const struct nsnet_spawn *job, const struct own *own, int moved)
+{
+	int from = 0;
+
+	for (;;) {
+		int kept = next_kept(job, own, moved, from);
+		long err = 0;
+
+		if (kept < 0)
+			return raw_syscall3(SYS_close_range, from, ~0U, 0);
+		if (kept > from)
+			err = raw_syscall3(SYS_close_range, from, kept - 1, 0);
+		if (err < 0)
+			return err;
+		from = kept + 1;
+	}
+}
+
+/* Put every wanted descriptor where it belongs and close all others. First all sources are copied to where no move writes,
+ * so that none overwrites a source that is still to be moved; before that, all others are closed to make room. What the
+ * child needs itself gets numbers out of the way; of these only `own->fds[0]` is closed by an execve. */
+NSNET_BARE static long arrange_descriptors(struct nsnet_spawn *job, struct own *own)
+{
+	long fd = close_others(job, own, 0);
+
+	if (fd < 0)
+		return fd;
+	for (size_t i = 0; i < job->n_moves; i++) {
+		fd = copy_aside(job, job->moves[i].source, 1);
+		if (fd < 0)
+			return fd;
+		job->moves[i].aside = (int)fd;
+	}
+	for (size_t i = 0; i < own->count; i++) {
+		fd = copy_aside(job, *own->fds[i], i == 0);
+		if (fd < 0)
+			return fd;
+		*own->fds[i] = (int)fd;
+	}
+	for (size_t i = 0; i < job->n_moves; i++) {
+		fd = raw_syscall3(SYS_dup3, job->moves[i].aside, job->moves[i].target, 0);
+		if (fd < 0)
+			return fd;
+	}
+	return close_others(job, own, 1);
+}
+
+/* `first`: the one that an execve is to close. */
+NSNET_BARE static void own_descriptors(struct nsnet_spawn *job, struct own *own, int *first, int *second)
+{
+	own->count = 0;
+	own->fds[own->count++] = first;
+	if (second)
+		own->fds[own->count++] = second;
+	for (size_t i = 0; i < job->n_joins; i++) {
+		job->joins[i].inside = job->joins[i].fd;
+		own->fds[own->count++] = &job->joins[i].inside;
+	}
+}
+
+/* --- capabilities -------------------------------------------------------------------------------------------------- */
+
+NSNET_BARE static long get_capabilities(struct nsnet_spawn *job)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	long err = raw_syscall2(SYS_capget, &header, data);
+
+	if (err < 0)
+		return err;
+	job->permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	job->effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	return 0;
+}
+
+NSNET_BARE static long capset(uint64_t effective, uint64_t permitted, uint64_t inheritable)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	for (int half = 0; half < 2; half++) {
+		data[half].effective = (uint32_t)(effective >> (32 * half));
+		data[half].permitted = (uint32_t)(permitted >> (32 * half));
+		data[half].inheritable = (uint32_t)(inheritable >> (32 * half));
+	}
+	return raw_syscall2(SYS_capset, &header, data);
+}
+
+NSNET_BARE static long raise_ambient(uint64_t wanted)
+{
+	for (int cap = 0; cap <= LAST_CAPABILITY; cap++) {
+		long err = wanted >> cap & 1 ? raw_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap) : 0;
+
+		if (err < 0)
+			return err;
+	}
+	return 0;
+}
+
+/* --- namespaces --------------------------------------------------------------------------------------------------- */
+
+NSNET_BARE static long join_user_namespace(int fd)
+{
+	/* Root of the namespace that we enter may trace us, and we may carry a copy of our parent's memory. */
+	long err = raw_prctl(PR_SET_DUMPABLE, 0, 0);
+
+	if (err < 0)
+		return err;
+	/* Inside it may be denied for ever. An unprivileged caller keeps its own groups. */
+	err = raw_syscall2(SYS_setgroups, 0, 0);
+	if (err < 0 && err != -EPERM)
+		return err;
+	return raw_syscall2(SYS_setns, fd, CLONE_NEWUSER);
+}
+
+/* A namespace that belongs to the user namespace that is joined needs power there; one of the caller's needs it here. As
+ * nsenter(1) does: first those that can be entered as we are, then the user namespace, then the rest. */
+NSNET_BARE static long join_namespaces(const struct nsnet_spawn *job)
+{
+	uint64_t left = 0;
+	long err;
+
+	for (size_t i = 0; i < job->n_joins; i++) {
+		if (job->joins[i].type == CLONE_NEWUSER) {
+			left |= 1u << i;
+			continue;
+		}
+		err = raw_syscall2(SYS_setns, job->joins[i].inside, job->joins[i].type);
+		if (err == -EPERM)
+			left |= 1u << i;
+		else if (err < 0)
+			return err;
+	}
+	for (size_t i = 0; i < job->n_joins; i++) {		/* the user namespace is the first of the list */
+		if (!(left >> i & 1))
+			continue;
+		if (job->joins[i].type == CLONE_NEWUSER)
+			err = join_user_namespace(job->joins[i].inside);
+		else
+			err = raw_syscall2(SYS_setns, job->joins[i].inside, job->joins[i].type);
+		if (err < 0)
+			return err;
+	}
+	for (size_t i = 0; i < job->n_joins; i++)
+		raw_syscall1(SYS_close, job->joins[i].inside);
+	return 0;
+}
+
+/* Whether a process that joins or makes these is still outside: only its children are inside. */
+NSNET_BARE static int needs_second_clone(const struct nsnet_spawn *job)
+{
+	for (size_t i = 0; i < job->n_joins; i++)
+		if (job->joins[i].type == CLONE_NEWPID)
+			return 1;
+	return (job->new_flags & (CLONE_NEWPID | CLONE_NEWTIME)) != 0;
+}
+
+/* A child of our parent's, not of ours; we end. It says itself who it is, so that nothing is lost if we are killed. */
+NSNET_BARE static long clone_again(uint64_t flags, int channel)
+{
+	struct clone_args args;
+	long pid, fd;
+
+	zero(&args, sizeof(args));
+	args.flags = flags | CLONE_PARENT;
+	pid = raw_syscall2(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		return pid;
+	if (pid > 0)
+		child_exit(0);
+	fd = raw_syscall2(SYS_pidfd_open, raw_syscall0(SYS_getpid), 0);
+	if (fd < 0)
+		child_exit(127);
+	pid = report(channel, NSNET_STEP_MOVED, 0, (int)fd);
+	raw_syscall1(SYS_close, fd);
+	return pid;
+}
+
+NSNET_BARE static long write_file(const char *path, const char *text)
+{
+	size_t len = length(text);
 	long fd, written;
 
-	/* Volatile, lest the compiler call strlen. */
-	while (((const volatile char *)text)[len])
-		len++;
 	fd = raw_syscall4(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0);
 	if (fd < 0)
-		return (int)fd;
+		return fd;
 	written = raw_syscall3(SYS_write, fd, text, len);	/* the kernel takes a map in one write or not at all */
 	raw_syscall1(SYS_close, fd);
 	if (written < 0)
-		return (int)written;
+		return written;
 	return (size_t)written == len ? 0 : -EIO;
 }
 
-int child_write_own_maps(const char *uid_map, const char *gid_map, int *step)
+/* /proc/self belongs to us only while we are dumpable, and by now we have left the namespace that we joined. */
+NSNET_BARE static long write_own_maps(const struct nsnet_spawn *job, int *step)
 {
-	int err;
+	long err;
 
+	*step = NSNET_STEP_PROC;
+	err = raw_prctl(PR_SET_DUMPABLE, 1, 0);
+	if (err < 0)
+		return err;
 	*step = NSNET_STEP_SETGROUPS_DENY;	/* without it the kernel refuses an unprivileged gid_map */
 	err = write_file("/proc/self/setgroups", "deny");
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_UID_MAP;
-	err = write_file("/proc/self/uid_map", uid_map);
+	err = write_file("/proc/self/uid_map", job->uid_map);
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_GID_MAP;
-	return write_file("/proc/self/gid_map", gid_map);
+	err = write_file("/proc/self/gid_map", job->gid_map);
+	if (err < 0)
+		return err;
+	*step = NSNET_STEP_PROC;
+	return raw_prctl(PR_SET_DUMPABLE, 0, 0);
 }
 
-void child_exit(int status)
+NSNET_BARE static long set_loopback_up(int socket)
 {
-	for (;;)
-		raw_syscall1(SYS_exit_group, status);
+	struct ifreq request;
+	long err;
+
+	zero(&request, sizeof(request));
+	request.ifr_name[0] = 'l';
+	request.ifr_name[1] = 'o';
+	err = raw_syscall3(SYS_ioctl, socket, SIOCGIFFLAGS, &request);
+	if (err < 0)
+		return err;
+	request.ifr_flags |= IFF_UP;
+	return raw_syscall3(SYS_ioctl, socket, SIOCSIFFLAGS, &request);
+}
+
+/* --- what the command gets ---------------------------------------------------------------------------------------- */
+
+/* Parked: until the parent says go. End of file means that it is gone, and so are we. */
+NSNET_BARE static void wait_for_go(int channel)
+{
+	char go;
+	long got;
+
+	do {
+		got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&go), 1, 0, 0, 0);
+	} while (got == -EINTR);
+	if (got <= 0)
+		child_exit(127);
+}
+
+NSNET_BARE static long set_mounts(const struct nsnet_spawn *job, int *step)
+{
+	long err = 0;
+
+	*step = NSNET_STEP_MOUNTS;
+	if (job->private_mounts)
+		err = raw_syscall5(SYS_mount, 0, "/", 0, MS_REC | MS_PRIVATE, 0);
+	if (err < 0 || !job->mount_proc)
+		return err;
+	*step = NSNET_STEP_MOUNT_PROC;
+	return raw_syscall5(SYS_mount, "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
+}
+
+NSNET_BARE static long become(const struct nsnet_spawn *job, int *step)
+{
+	long err;
+
+	/* Keep the permitted set over setresuid to a uid that is not root; set_capabilities narrows it. */
+	*step = NSNET_STEP_CAPABILITIES;
+	err = raw_prctl(PR_SET_KEEPCAPS, 1, 0);
+	if (err < 0)
+		return err;
+	*step = NSNET_STEP_SETGROUPS;
+	err = job->set_groups ? raw_syscall2(SYS_setgroups, job->n_groups, job->groups) : 0;
+	if (err < 0)
+		return err;
+	if (!job->set_ids)
+		return 0;
+	*step = NSNET_STEP_SETGID;
+	err = raw_syscall3(SYS_setresgid, job->gid, job->gid, job->gid);
+	if (err < 0)
+		return err;
+	*step = NSNET_STEP_SETUID;
+	return raw_syscall3(SYS_setresuid, job->uid, job->uid, job->uid);
+}
+
+/* Exactly `wanted`, in all five sets. The bounding set has no "set" call: drop until the kernel knows no more. */
+NSNET_BARE static long set_capabilities(uint64_t wanted, int drop_bounding)
+{
+	long err;
+
+	for (int cap = 0; drop_bounding && cap <= LAST_CAPABILITY; cap++) {
+		if (wanted >> cap & 1)
+			continue;
+		err = raw_prctl(PR_CAPBSET_DROP, cap, 0);
+		if (err == -EINVAL)
+			break;
+		if (err < 0)
+			return err;
+	}
+	err = raw_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
+	if (err < 0)
+		return err;
+	err = capset(wanted, wanted, wanted);
+	if (err < 0)
+		return err;
+	err = raise_ambient(wanted);
+	return err < 0 ? err : raw_prctl(PR_SET_KEEPCAPS, 0, 0);
+}
+
+NSNET_BARE static long set_rlimits(const struct nsnet_spawn *job)
+{
+	for (size_t i = 0; i < job->n_rlimits; i++) {
+		uint64_t limits[2] = { job->rlimits[i].soft, job->rlimits[i].hard };
+		long err = raw_syscall4(SYS_prlimit64, 0, job->rlimits[i].resource, limits, 0);
+
+		if (err < 0)
+			return err;
+	}
+	return 0;
+}
+
+/* The parent may have ended before the death signal was armed: then nobody would send it. */
+NSNET_BARE static long arm_death_signal(int signal, int channel)
+{
+	char ignored;
+	long err = raw_prctl(PR_SET_PDEATHSIG, signal, 0);
+
+	if (err < 0)
+		return err;
+	if (raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&ignored), 1, MSG_DONTWAIT | MSG_PEEK, 0, 0) == 0)
+		child_exit(127);
+	return 0;
+}
+
+NSNET_BARE static long default_signals(void)
+{
+	struct kernel_sigaction action;
+	uint64_t none = 0;
+
+	zero(&action, sizeof(action));
+	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
+		long err;
+
+		if (signal == SIGKILL || signal == SIGSTOP)
+			continue;
+		err = raw_syscall4(SYS_rt_sigaction, signal, &action, 0, sizeof(action.mask));
+		if (err < 0)
+			return err;
+	}
+	return raw_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
+}
+
+/* As execvp: a candidate that exists but may not be run is remembered; one that does not exist is passed over. */
+NSNET_BARE static long try_execve(const struct nsnet_spawn *job)
+{
+	long result = -ENOENT;
+
+	for (size_t i = 0; i < job->n_paths; i++) {
+		long err = raw_syscall3(SYS_execve, job->paths[i], job->argv, job->envp);
+
+		if (err == -EACCES)
+			result = err;
+		else if (err != -ENOENT && err != -ENOTDIR)
+			return err;
+	}
+	return result;
+}
+
+/* The order of steps. */
+__attribute__((noreturn))
+NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
+{
+	uint64_t flags = job->new_flags, early;
+	int step = NSNET_STEP_NONE, socket = -1;
+	long err;
+
+#define TRY(name, call) do { err = (call); if (err < 0) give_up(channel, (name), err); } while (0)
+
+	TRY(NSNET_STEP_SETNS, join_namespaces(job));
+	early = flags & (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWTIME);
+	if (needs_second_clone(job))
+		TRY(NSNET_STEP_CLONE3, clone_again(early, channel));
+	else if (early)
+		TRY(NSNET_STEP_UNSHARE, raw_syscall1(SYS_unshare, early));
+	if (flags & CLONE_NEWUSER && job->uid_map) {
+		err = write_own_maps(job, &step);
+		if (err < 0)
+			give_up(channel, step, err);
+	} else if (flags & CLONE_NEWUSER) {		/* now the parent writes the maps, and we go on */
+		TRY(NSNET_STEP_HANDOVER, report(channel, NSNET_STEP_USERNS, 0, -1));
+	}
+	if (flags & ~early)
+		TRY(NSNET_STEP_UNSHARE, raw_syscall1(SYS_unshare, flags & ~early));
+	if (job->socket_family >= 0) {
+		TRY(NSNET_STEP_SOCKET, raw_syscall3(SYS_socket, job->socket_family, job->socket_type | SOCK_CLOEXEC,
+						    job->socket_protocol));
+		socket = (int)err;
+	}
+	if (job->loopback)
+		TRY(NSNET_STEP_LOOPBACK, set_loopback_up(socket));
+	if (job->hostname)
+		TRY(NSNET_STEP_HOSTNAME, raw_syscall2(SYS_sethostname, job->hostname, length(job->hostname)));
+	err = report(channel, NSNET_STEP_READY, 0, socket);
+	if (err < 0)
+		child_exit(127);
+	if (socket >= 0)
+		raw_syscall1(SYS_close, socket);
+
+	wait_for_go(channel);
+
+	err = set_mounts(job, &step);			/* now that there are maps: a file system belongs to somebody */
+	if (err < 0)
+		give_up(channel, step, err);
+	if (job->new_session)
+		TRY(NSNET_STEP_SETSID, raw_syscall0(SYS_setsid));
+	if (job->new_keyring) {			/* before become(): charged to the caller, whose quota is larger than nobody's */
+		err = raw_syscall2(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
+		if (err < 0 && err != -ENOSYS)		/* a kernel without keys has none to leak */
+			give_up(channel, NSNET_STEP_KEYRING, err);
+	}
+	err = become(job, &step);
+	if (err < 0)
+		give_up(channel, step, err);
+	TRY(NSNET_STEP_RLIMIT, set_rlimits(job));
+	if (job->umask >= 0)
+		TRY(NSNET_STEP_UMASK, raw_syscall1(SYS_umask, job->umask));
+	if (job->cwd)
+		TRY(NSNET_STEP_CHDIR, raw_syscall1(SYS_chdir, job->cwd));
+	TRY(NSNET_STEP_CAPABILITIES, set_capabilities(job->capabilities, job->drop_bounding));
+	if (job->no_new_privs)
+		TRY(NSNET_STEP_NO_NEW_PRIVS, raw_prctl(PR_SET_NO_NEW_PRIVS, 1, 0));
+	if (job->pdeathsig)
+		TRY(NSNET_STEP_PDEATHSIG, arm_death_signal(job->pdeathsig, channel));
+	/* Whoever ends without having said this has not come as far as execve. */
+	TRY(NSNET_STEP_HANDOVER, report(channel, NSNET_STEP_EXECVE, 0, -1));
+	TRY(NSNET_STEP_SIGNALS, default_signals());
+	give_up(channel, NSNET_STEP_EXECVE, try_execve(job));
+#undef TRY
+}
+
+/* --- how it begins ------------------------------------------------------------------------------------------------ */
+
+/* In a copy of the parent's memory. */
+NSNET_BARE void child_of_memory(struct birth *birth)
+{
+	struct nsnet_spawn *job = birth->job;
+	struct own own;
+	long err = make_channel(birth->boot);
+	int channel = (int)err;
+
+	if (err < 0)
+		child_exit(127);
+	own_descriptors(job, &own, &channel, NULL);
+	err = arrange_descriptors(job, &own);
+	if (err < 0)
+		give_up(channel, NSNET_STEP_DESCRIPTORS, err);
+	child_main(job, channel);
+}
+
+/* An image has to have the capabilities of its caller: execve keeps them for root, and for others as ambient ones. */
+NSNET_BARE static long carry_capabilities(struct nsnet_spawn *job)
+{
+	long err = get_capabilities(job);
+
+	if (err < 0 || !job->permitted)
+		return err;
+	if (raw_syscall0(SYS_geteuid) == 0 && !(raw_prctl(PR_GET_SECUREBITS, 0, 0) & SECBIT_NOROOT)) {
+		for (int cap = 0; cap <= LAST_CAPABILITY; cap++)	/* what root gets is cut to the bounding set */
+			if (job->permitted >> cap & 1 && raw_prctl(PR_CAPBSET_READ, cap, 0) != 1)
+				return -EPERM;
+		return 0;
+	}
+	err = capset(job->effective, job->permitted, job->permitted);
+	return err < 0 ? err : raise_ambient(job->permitted);
+}
+
+NSNET_BARE static void write_number(char *at, unsigned int number)
+{
+	unsigned int scale = 1;
+
+	while (number / scale >= 10)
+		scale *= 10;
+	for (; scale; scale /= 10)
+		*at++ = (char)('0' + number / scale % 10);
+	*at = 0;
+}
+
+/* In the parent's own memory, while its thread waits: what is written to the job and the birth is there for it to read. */
+NSNET_BARE void child_to_image(void *argument)
+{
+	struct birth *birth = argument;
+	struct nsnet_spawn *job = birth->job;
+	char variable[sizeof(IMAGE_VARIABLE) + 10];
+	int channel, image = job->image_fd;
+	struct own own;
+	long err;
+
+	birth->step = NSNET_STEP_HANDOVER;
+	err = make_channel(birth->boot);
+	if (err < 0)
+		goto failed;
+	channel = (int)err;
+	birth->step = NSNET_STEP_DESCRIPTORS;
+	own_descriptors(job, &own, &image, &channel);
+	err = arrange_descriptors(job, &own);
+	if (err < 0)
+		goto failed;
+	birth->step = NSNET_STEP_IMAGE;
+	err = carry_capabilities(job);
+	if (err < 0)
+		goto failed;
+	for (size_t i = 0; i < sizeof(IMAGE_VARIABLE); i++)
+		((volatile char *)variable)[i] = IMAGE_VARIABLE[i];
+	write_number(variable + sizeof(IMAGE_VARIABLE) - 1, (unsigned int)channel);
+	((char **)job->envp)[-1] = variable;
+	err = raw_syscall5(SYS_execveat, image, "", job->argv, job->envp - 1, AT_EMPTY_PATH);
+	if (err == -E2BIG || err == -ENOMEM || err == -EAGAIN)
+		birth->step = NSNET_STEP_EXECVE;	/* that of the command would not fare better */
+failed:
+	birth->error = err;
+	child_exit(127);
+}
+
+/* In the image. What execve gave is cut to what the caller had. */
+NSNET_BARE void child_of_image(const struct nsnet_spawn *job, int channel)
+{
+	long err = capset(job->effective, job->permitted, job->permitted);
+
+	if (err < 0)
+		give_up(channel, NSNET_STEP_CAPABILITIES, err);
+	child_main(job, channel);
 }

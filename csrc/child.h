@@ -1,6 +1,6 @@
 /*
- * What every child of ours does between clone and its end: report a step, hand a descriptor up, write its own id maps,
- * close what it was not meant to have. Both spawn.c and visit.c make such children.
+ * What a child of ours does between clone and execve, and how it is spoken with. Parent side (spawn.c, visit.c) and child
+ * side (child.c, image.c) agree on this.
  */
 #ifndef NSNET_CHILD_H
 #define NSNET_CHILD_H
@@ -11,16 +11,39 @@
 
 #include "api.h"		/* once: it has no guard, since it has no preprocessor lines */
 
-/* Parent side: may use the C library. */
-int nsnet_channel(int ends[2]);
-long nsnet_clone(uint64_t flags, int cgroup_fd, int *pidfd);
-void nsnet_block_signals(sigset_t *saved);
-void nsnet_restore_signals(const sigset_t *saved);
-void nsnet_close(int *fd);
+/* Code that runs without a C library behind it may not look for a canary either. Clang has it as an attribute only, gcc 10
+ * only as an option (build.py gives that). */
+#if defined(__has_attribute)
+#if __has_attribute(no_stack_protector)
+#define NSNET_BARE __attribute__((no_stack_protector))
+#endif
+#endif
+#ifndef NSNET_BARE
+#define NSNET_BARE
+#endif
+
+#define IMAGE_MAGIC 0x6e736e65u			/* and the size of the job: a file that was replaced meanwhile is refused */
+#define IMAGE_VARIABLE "NSNET_IMAGE="		/* the first entry of an image's environment: the channel's number */
+
+/* A job as bytes, for an image: the struct, and behind it what its pointers point to; a pointer is an offset there. */
+struct packed_job {
+	uint32_t magic;
+	uint32_t size;
+	struct nsnet_spawn job;
+};
+
+/* What the clone and the first lines of the child share. */
+struct birth {
+	struct nsnet_spawn *job;
+	int boot;		/* where the child sends the parent's end of the channel */
+	int step;
+	long error;		/* of that step: the child is gone then */
+};
 
 /* Child side: raw system calls only. */
-int child_report(int channel, int step, int error, int fd);
-int child_write_own_maps(const char *uid_map, const char *gid_map, int *step);
 __attribute__((noreturn)) void child_exit(int status);
+__attribute__((noreturn)) void child_of_memory(struct birth *birth);
+__attribute__((noreturn)) void child_to_image(void *birth);
+__attribute__((noreturn)) void child_of_image(const struct nsnet_spawn *job, int channel);
 
 #endif

@@ -1,346 +1,260 @@
 /*
- * A process in new namespaces: clone3, a child that parks, and the way from "go" to execve.
+ * A process in new namespaces: the parent's side. child.c has the other one, and the order of steps.
  *
- * The child makes what the parent asked for in a fixed order and fails closed: the first step that fails is reported as
- * {step, errno} and ends it. Everything it needs was laid out by Python before the clone; it makes raw system calls only
- * (child.c says why). The parent learns of success by end of file: the channel closes at execve.
+ * The child becomes an image of this module (image.c), so that a launch costs the same whatever the parent's size: the only
+ * calls that it makes in the parent's memory are those that lead to that execve, and the calling thread waits for it. Where
+ * the file cannot be executed, the child is a copy of the parent.
  *
- * Knows the order of steps and the kernel's rules for it. Refuses to know defaults, names, search paths and policy: these
- * are process.py's.
+ * Knows what is made and undone around one clone3. Refuses to know defaults, names, search paths and policy: these are
+ * process.py's.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
-#include <linux/keyctl.h>
 #include <linux/magic.h>
-#include <linux/netlink.h>
 #include <linux/sched.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "child.h"
+#include "parent.h"
 #include "rawsys.h"
 
-#define LAST_SIGNAL 64
+#define STACK_BYTES 8192	/* for the few frames up to the execve; the thread's own stack may be as small as 32 KiB */
 
-/* The kernel's struct sigaction; the C library's differs. */
-struct kernel_sigaction {
-	void (*handler)(int);
-	unsigned long flags;
-	void (*restorer)(void);
-	uint64_t mask;
+void nsnet_block_signals(sigset_t *saved)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, saved);
+}
+
+void nsnet_restore_signals(const sigset_t *saved)
+{
+	pthread_sigmask(SIG_SETMASK, saved, NULL);
+}
+
+void nsnet_close(int *fd)
+{
+	int saved = errno;
+
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	errno = saved;
+}
+
+void nsnet_reap(int *pidfd)
+{
+	siginfo_t info;
+
+	/* ECHILD: the embedding program reaps everything. */
+	while (waitid(P_PIDFD, (id_t)*pidfd, &info, WEXITED) < 0 && errno == EINTR)
+		;
+	nsnet_close(pidfd);
+}
+
+int nsnet_has_image(void)
+{
+#ifdef RAW_HAS_IMAGE
+	return 1;
+#else
+	return 0;
+#endif
+}
+
+/* --- the job as bytes --------------------------------------------------------------------------------------------- */
+
+struct bytes {
+	char *start;		/* NULL: only count */
+	size_t len;
 };
 
-static long raw_prctl(long option, long a, long b)
+static void *put(struct bytes *bytes, const void *data, size_t len)
 {
-	return raw_syscall5(SYS_prctl, option, a, b, 0, 0);
+	size_t at = bytes->len;
+
+	if (!data)
+		return NULL;
+	if (bytes->start)
+		memcpy(bytes->start + at, data, len);
+	bytes->len = (at + len + 7) & ~(size_t)7;
+	return (void *)(uintptr_t)at;
 }
 
-/* --- the child -------------------------------------------------------------------------------------------------- */
-
-__attribute__((noreturn))
-static void give_up(int channel, int step, long error)
+static void *put_text(struct bytes *bytes, const char *text)
 {
-	child_report(channel, step, (int)-error, -1);
-	child_exit(127);
+	return put(bytes, text, text ? strlen(text) + 1 : 0);
 }
 
-static long join_namespaces(const struct nsnet_spawn *job)
+static void pack(const struct nsnet_spawn *job, struct bytes *bytes)
 {
-	long err;
+	struct packed_job packed = { .magic = IMAGE_MAGIC, .size = sizeof(packed), .job = *job };
+	size_t paths;
 
-	for (size_t i = 0; i < job->n_joins; i++) {
-		if (job->joins[i].type == CLONE_NEWUSER) {
-			/* Root of the namespace that we enter may trace us, and we carry a copy of our parent's memory. */
-			err = raw_prctl(PR_SET_DUMPABLE, 0, 0);
-			if (err < 0)
-				return err;
-			/* Inside it may be denied for ever. An unprivileged caller keeps its own groups. */
-			err = raw_syscall2(SYS_setgroups, 0, 0);
-			if (err < 0 && err != -EPERM)
-				return err;
-		}
-		err = raw_syscall2(SYS_setns, job->joins[i].fd, job->joins[i].type);
-		if (err < 0)
-			return err;
-	}
-	return 0;
-}
-
-/* Put every wanted descriptor where it belongs and close all others. First all sources are copied above the highest
- * target, so that no move overwrites a source that is still to be moved. Returns the channel's new number. */
-static long arrange_descriptors(const struct nsnet_spawn *job, int channel)
-{
-	int above = 0, next = 0;
-	long fd;
-
-	for (size_t i = 0; i < job->n_moves; i++)
-		if (job->moves[i].target >= above)
-			above = job->moves[i].target + 1;
-
-	fd = raw_syscall3(SYS_fcntl, channel, F_DUPFD_CLOEXEC, above);
-	if (fd < 0)
-		return fd;
-	channel = (int)fd;
-	for (size_t i = 0; i < job->n_moves; i++) {
-		struct nsnet_fd_move *move = (struct nsnet_fd_move *)&job->moves[i];
-
-		fd = raw_syscall3(SYS_fcntl, move->source, F_DUPFD_CLOEXEC, above);
-		if (fd < 0)
-			return fd;
-		move->source = (int)fd;		/* our copy of the table: the parent does not see this */
-	}
-	for (size_t i = 0; i < job->n_moves; i++) {
-		fd = raw_syscall3(SYS_dup3, job->moves[i].source, job->moves[i].target, 0);
-		if (fd < 0)
-			return fd;
-	}
-	if (channel != above) {
-		fd = raw_syscall3(SYS_dup3, channel, above, O_CLOEXEC);
-		if (fd < 0)
-			return fd;
-		channel = above;
-	}
-	fd = raw_syscall3(SYS_close_range, above + 1, ~0U, 0);
-	if (fd < 0)
-		return fd;
-	for (size_t i = 0; i < job->n_moves; i++) {	/* sorted by target */
-		if (job->moves[i].target > next) {
-			fd = raw_syscall3(SYS_close_range, next, job->moves[i].target - 1, 0);
-			if (fd < 0)
-				return fd;
-		}
-		next = job->moves[i].target + 1;
-	}
-	return channel;
-}
-
-/* Parked: until the parent says go. End of file means that it is gone, and so are we. */
-static void wait_for_go(int channel)
-{
-	char go;
-	long got;
-
-	do {
-		got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&go), 1, 0, 0, 0);
-	} while (got == -EINTR);
-	if (got <= 0)
-		child_exit(127);
-}
-
-static long become(const struct nsnet_spawn *job, int *step)
-{
-	long err;
-
-	/* Keep the permitted set over setresuid to a uid that is not root; set_capabilities narrows it. */
-	*step = NSNET_STEP_CAPABILITIES;
-	err = raw_prctl(PR_SET_KEEPCAPS, 1, 0);
-	if (err < 0)
-		return err;
-	*step = NSNET_STEP_SETGROUPS;
-	err = job->drop_groups ? raw_syscall2(SYS_setgroups, 0, 0) : 0;
-	if (err < 0)
-		return err;
-	if (!job->set_ids)
-		return 0;
-	*step = NSNET_STEP_SETGID;
-	err = raw_syscall3(SYS_setresgid, job->gid, job->gid, job->gid);
-	if (err < 0)
-		return err;
-	*step = NSNET_STEP_SETUID;
-	return raw_syscall3(SYS_setresuid, job->uid, job->uid, job->uid);
-}
-
-/* Exactly `wanted`, in all five sets. The bounding set has no "set" call: drop until the kernel knows no more. */
-static long set_capabilities(uint64_t wanted, int drop_bounding)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2];
-	long err;
-
-	for (int cap = 0; drop_bounding && cap < 64; cap++) {
-		if (wanted >> cap & 1)
-			continue;
-		err = raw_prctl(PR_CAPBSET_DROP, cap, 0);
-		if (err == -EINVAL)
-			break;
-		if (err < 0)
-			return err;
-	}
-	err = raw_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
-	if (err < 0)
-		return err;
-	for (int half = 0; half < 2; half++) {
-		data[half].effective = (uint32_t)(wanted >> (32 * half));
-		data[half].permitted = data[half].effective;
-		data[half].inheritable = data[half].effective;
-	}
-	err = raw_syscall2(SYS_capset, &header, data);
-	if (err < 0)
-		return err;
-	for (int cap = 0; cap < 64; cap++) {
-		if (!(wanted >> cap & 1))
-			continue;
-		err = raw_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap);
-		if (err < 0)
-			return err;
-	}
-	return raw_prctl(PR_SET_KEEPCAPS, 0, 0);
-}
-
-static long set_rlimits(const struct nsnet_spawn *job)
-{
-	for (size_t i = 0; i < job->n_rlimits; i++) {
-		uint64_t limits[2] = { job->rlimits[i].soft, job->rlimits[i].hard };
-		long err = raw_syscall4(SYS_prlimit64, 0, job->rlimits[i].resource, limits, 0);
-
-		if (err < 0)
-			return err;
-	}
-	return 0;
-}
-
-/* The parent may have ended before the death signal was armed: then nobody would send it. */
-static long arm_death_signal(int signal, int channel)
-{
-	char ignored;
-	long err = raw_prctl(PR_SET_PDEATHSIG, signal, 0);
-
-	if (err < 0)
-		return err;
-	if (raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&ignored), 1, MSG_DONTWAIT | MSG_PEEK, 0, 0) == 0)
-		child_exit(127);
-	return 0;
-}
-
-static long default_signals(void)
-{
-	struct kernel_sigaction action;
-	uint64_t none = 0;
-
-	for (volatile char *p = (char *)&action; p < (char *)(&action + 1); p++)
-		*p = 0;
-	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
-		long err;
-
-		if (signal == SIGKILL || signal == SIGSTOP)
-			continue;
-		err = raw_syscall4(SYS_rt_sigaction, signal, &action, 0, sizeof(action.mask));
-		if (err < 0)
-			return err;
-	}
-	return raw_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
-}
-
-/* As execvp: a candidate that exists but may not be run is remembered; one that does not exist is passed over. */
-static long try_execve(const struct nsnet_spawn *job)
-{
-	long result = -ENOENT;
-
+	bytes->len = 0;
+	put(bytes, &packed, sizeof(packed));
+	packed.job.joins = put(bytes, job->joins, job->n_joins * sizeof(*job->joins));
+	packed.job.rlimits = put(bytes, job->rlimits, job->n_rlimits * sizeof(*job->rlimits));
+	packed.job.groups = put(bytes, job->groups, job->n_groups * sizeof(*job->groups));
+	packed.job.uid_map = put_text(bytes, job->uid_map);
+	packed.job.gid_map = put_text(bytes, job->gid_map);
+	packed.job.hostname = put_text(bytes, job->hostname);
+	packed.job.cwd = put_text(bytes, job->cwd);
+	paths = bytes->len;
+	packed.job.paths = put(bytes, job->paths, job->n_paths * sizeof(*job->paths));
 	for (size_t i = 0; i < job->n_paths; i++) {
-		long err = raw_syscall3(SYS_execve, job->paths[i], job->argv, job->envp);
+		void *offset = put_text(bytes, job->paths[i]);
 
-		if (err == -EACCES)
-			result = err;
-		else if (err != -ENOENT && err != -ENOTDIR)
-			return err;
+		if (bytes->start)
+			memcpy(bytes->start + paths + i * sizeof(offset), &offset, sizeof(offset));
 	}
-	return result;
+	if (bytes->start)
+		memcpy(bytes->start, &packed, sizeof(packed));
 }
 
-__attribute__((noreturn))
-static void child_main(const struct nsnet_spawn *job, int channel)
+static int send_job(const struct nsnet_spawn *job)
 {
-	int step = NSNET_STEP_NONE, rtnl = -1;
-	long err;
+	struct bytes bytes = { 0 };
+	int err = 0;
 
-#define TRY(name, call) do { err = (call); if (err < 0) give_up(channel, (name), err); } while (0)
-
-	TRY(NSNET_STEP_SETNS, join_namespaces(job));
-	err = arrange_descriptors(job, channel);
-	if (err < 0)
-		give_up(channel, NSNET_STEP_DESCRIPTORS, err);
-	channel = (int)err;
-
-	if (job->unshare_flags)
-		TRY(NSNET_STEP_UNSHARE, raw_syscall1(SYS_unshare, job->unshare_flags));
-	if (job->uid_map) {
-		/* /proc/self belongs to us only while we are dumpable. We left the namespace that we joined. */
-		TRY(NSNET_STEP_PROC, raw_prctl(PR_SET_DUMPABLE, 1, 0));
-		err = child_write_own_maps(job->uid_map, job->gid_map, &step);
-		if (err < 0)
-			give_up(channel, step, err);
-		TRY(NSNET_STEP_PROC, raw_prctl(PR_SET_DUMPABLE, 0, 0));
-	}
-	if (job->hand_over_rtnl) {
-		TRY(NSNET_STEP_SOCKET, raw_syscall3(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-		rtnl = (int)err;
-	}
-	err = child_report(channel, NSNET_STEP_READY, 0, rtnl);
-	if (err < 0)
-		child_exit(127);
-	if (rtnl >= 0)
-		raw_syscall1(SYS_close, rtnl);
-
-	wait_for_go(channel);
-
-	if (job->new_session)
-		TRY(NSNET_STEP_SETSID, raw_syscall0(SYS_setsid));
-	if (job->new_keyring) {			/* before become(): charged to the caller, whose quota is larger than nobody's */
-		err = raw_syscall2(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
-		if (err < 0 && err != -ENOSYS)		/* a kernel without keys has none to leak */
-			give_up(channel, NSNET_STEP_KEYRING, err);
-	}
-	err = become(job, &step);
-	if (err < 0)
-		give_up(channel, step, err);
-	TRY(NSNET_STEP_RLIMIT, set_rlimits(job));
-	if (job->cwd)
-		TRY(NSNET_STEP_CHDIR, raw_syscall1(SYS_chdir, job->cwd));
-	TRY(NSNET_STEP_CAPABILITIES, set_capabilities(job->capabilities, job->drop_bounding));
-	if (job->no_new_privs)
-		TRY(NSNET_STEP_NO_NEW_PRIVS, raw_prctl(PR_SET_NO_NEW_PRIVS, 1, 0));
-	if (job->pdeathsig)
-		TRY(NSNET_STEP_PDEATHSIG, arm_death_signal(job->pdeathsig, channel));
-	TRY(NSNET_STEP_SIGNALS, default_signals());
-	give_up(channel, NSNET_STEP_EXECVE, try_execve(job));
-#undef TRY
+	pack(job, &bytes);
+	bytes.start = calloc(1, bytes.len);
+	if (!bytes.start)
+		return -ENOMEM;
+	pack(job, &bytes);
+	if (send(job->channel, bytes.start, bytes.len, MSG_NOSIGNAL) < 0)
+		err = errno == EMSGSIZE ? -E2BIG : -errno;
+	free(bytes.start);
+	return err;
 }
 
-/* --- the parent ------------------------------------------------------------------------------------------------- */
+/* --- the clone ---------------------------------------------------------------------------------------------------- */
 
-/* Leaves pid, pidfd and channel in the job, also when a signal handler raises the moment it returns. */
-int nsnet_spawn(struct nsnet_spawn *job)
+/* Handlers of the parent's must never run in the child, so it starts with default dispositions (ignored signals stay ignored
+ * until the child resets them). */
+static struct clone_args arguments(struct nsnet_spawn *job)
 {
+	struct clone_args args;
+
+	memset(&args, 0, sizeof(args));
+	args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+	args.pidfd = (uint64_t)(uintptr_t)&job->pidfd;
+	args.exit_signal = SIGCHLD;
+	if (job->cgroup_fd >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)job->cgroup_fd;
+	}
+	return args;
+}
+
+static long clone_image(struct birth *birth)
+{
+#ifdef RAW_HAS_IMAGE
+	char stack[STACK_BYTES] __attribute__((aligned(16)));
+	struct clone_args args = arguments(birth->job);
+
+	args.flags |= CLONE_VM | CLONE_VFORK;
+	args.stack = (uint64_t)(uintptr_t)stack;
+	args.stack_size = sizeof(stack);
+	return raw_clone_vm(&args, sizeof(args), child_to_image, birth);
+#else
+	(void)birth;
+	return -ENOSYS;
+#endif
+}
+
+static long clone_memory(struct birth *birth)
+{
+	struct clone_args args = arguments(birth->job);
+	long pid = raw_syscall2(SYS_clone3, &args, sizeof(args));
+
+	if (pid == 0)
+		child_of_memory(birth);
+	return pid;
+}
+
+/* Our end of the channel, which the child makes. It may die before. */
+static int receive_channel(int boot, int pidfd, int *channel)
+{
+	struct pollfd files[] = { { .fd = boot, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
+	struct nsnet_report ignored;
+	int pid, err;
+
+	while (poll(files, 2, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	if (!(files[0].revents & POLLIN))
+		return -ESRCH;
+	err = nsnet_receive_report(boot, &ignored, channel, &pid);
+	if (err > 0 && *channel < 0)
+		err = -EPROTO;
+	return err < 0 ? err : err == 0 ? -ESRCH : 0;
+}
+
+static int make_child(struct nsnet_spawn *job, int image)
+{
+	struct birth birth = { .job = job };
 	int ends[2], err;
-	sigset_t saved;
 	long pid;
 
-	err = nsnet_channel(ends);
-	if (err < 0)
-		return err;
-	nsnet_block_signals(&saved);
-	pid = nsnet_clone(job->clone_flags, job->cgroup_fd, &job->pidfd);
-	if (pid == 0)
-		child_main(job, ends[1]);
-	nsnet_restore_signals(&saved);
+	job->step = NSNET_STEP_HANDOVER;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return -errno;
+	birth.boot = ends[1];
+	job->step = NSNET_STEP_CLONE3;
+	pid = image ? clone_image(&birth) : clone_memory(&birth);
 	nsnet_close(&ends[1]);
 	if (pid < 0) {
-		nsnet_close(&ends[0]);
-		return (int)pid;
+		job->pidfd = -1;	/* the kernel may have written the number of one that it has taken back */
+		err = (int)pid;
+		goto out;
+	}
+	if (birth.error) {
+		job->step = birth.step;
+		err = (int)birth.error;
+		nsnet_reap(&job->pidfd);
+		goto out;
 	}
 	job->pid = (int)pid;
-	job->channel = ends[0];
-	return 0;
+	job->step = NSNET_STEP_HANDOVER;
+	err = receive_channel(ends[0], job->pidfd, &job->channel);
+	if (err == 0 && image)
+		err = send_job(job);
+out:
+	nsnet_close(&ends[0]);
+	return err;
 }
+
+/* Leaves pid, pidfd and channel in the job, also when a signal handler raises the moment it returns; after an error they may
+ * be there as well. */
+int nsnet_spawn(struct nsnet_spawn *job)
+{
+	sigset_t saved;
+	int err = -ENOSYS;
+
+	nsnet_block_signals(&saved);
+	job->step = NSNET_STEP_IMAGE;
+	if (job->image_fd >= 0)
+		err = make_child(job, 1);
+	if (err < 0 && job->step == NSNET_STEP_IMAGE)
+		err = make_child(job, 0);
+	nsnet_restore_signals(&saved);
+	return err;
+}
+
+/* --- the maps ----------------------------------------------------------------------------------------------------- */
 
 static int write_at(int dir, const char *name, const char *text)
 {
@@ -392,13 +306,15 @@ int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const cha
 	return err;
 }
 
-/* 1: a report, and perhaps a descriptor; 0: end of file; -errno, -EINTR among them. */
-int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_fd)
+/* --- reports ------------------------------------------------------------------------------------------------------ */
+
+/* 1: a report, perhaps a descriptor, and who sent it; 0: end of file; -errno, -EINTR among them. */
+int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_fd, int *pid)
 {
 	struct iovec body = { .iov_base = report, .iov_len = sizeof(*report) };
 	union {
 		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int))];
+		char room[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
 	} control;
 	struct msghdr message = {
 		.msg_iov = &body, .msg_iovlen = 1,
@@ -407,15 +323,24 @@ int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_f
 	struct cmsghdr *header;
 	ssize_t len;
 
-	*passed_fd = -1;
+	*passed_fd = *pid = -1;
 	len = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
 	if (len < 0)
 		return errno == ECONNRESET ? 0 : -errno;
 	if (len == 0)
 		return 0;
-	header = CMSG_FIRSTHDR(&message);
-	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-		memcpy(passed_fd, CMSG_DATA(header), sizeof(int));
+	for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+		struct ucred sender;
+
+		if (header->cmsg_level != SOL_SOCKET)
+			continue;
+		if (header->cmsg_type == SCM_RIGHTS) {
+			memcpy(passed_fd, CMSG_DATA(header), sizeof(int));
+		} else if (header->cmsg_type == SCM_CREDENTIALS) {
+			memcpy(&sender, CMSG_DATA(header), sizeof(sender));
+			*pid = sender.pid;
+		}
+	}
 	if (message.msg_flags & MSG_CTRUNC) {	/* no room in our table for what was passed */
 		nsnet_close(passed_fd);
 		return -EMFILE;

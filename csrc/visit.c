@@ -4,8 +4,8 @@
  * A namespace is a socket, not a place to be: the calling thread never moves. If our own user namespace has the say over
  * the target, a thread made for the purpose goes, opens the socket and ends; its descriptor is ours, since threads share
  * the table. If a user namespace must be entered or made first, a thread cannot do it (EINVAL), so a child goes and
- * passes the socket back. That child never shares our memory, and it is not dumpable while it is inside a foreign user
- * namespace, whose root could otherwise trace it and read the copy of our memory that it carries.
+ * passes the socket back (spawn.c). That child does not share our memory there, and it is not dumpable while it is inside a
+ * foreign user namespace, whose root could otherwise trace it and read the copy of our memory that it may carry.
  *
  * Knows nothing of what the socket is for.
  */
@@ -15,15 +15,13 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "child.h"
+#include "parent.h"
 #include "rawsys.h"
 
-/* Shared by both travellers, so raw system calls only. Returns the socket or -errno. */
+/* Returns the socket or -errno. Raw system calls: errno is the caller's. */
 static int go_and_open(struct nsnet_visit *visit)
 {
 	long err;
@@ -68,65 +66,32 @@ static int visit_by_thread(struct nsnet_visit *visit)
 	return traveller.result;
 }
 
-__attribute__((noreturn))
-static void child_main(struct nsnet_visit *visit, int channel)
-{
-	long result;
-
-	if (visit->userns_fd >= 0) {
-		visit->step = NSNET_STEP_SETNS;
-		result = raw_syscall5(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
-		if (result < 0)
-			goto failed;
-		result = raw_syscall2(SYS_setns, visit->userns_fd, CLONE_NEWUSER);
-		if (result < 0)
-			goto failed;
-	}
-	if (visit->new_userns) {
-		result = child_write_own_maps(visit->uid_map, visit->gid_map, &visit->step);
-		if (result < 0)
-			goto failed;
-	}
-	result = go_and_open(visit);
-	if (result < 0)
-		goto failed;
-	child_report(channel, NSNET_STEP_READY, 0, (int)result);
-	child_exit(0);
-failed:
-	child_report(channel, visit->step, (int)-result, -1);
-	child_exit(1);
-}
-
-static void reap(int pidfd)
-{
-	siginfo_t info;
-
-	/* ECHILD: the embedding program reaps everything. */
-	while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR)
-		;
-}
-
+/* A child that goes no further than to be parked: it ends when the channel does. */
 static int visit_by_child(struct nsnet_visit *visit)
 {
+	struct nsnet_ns_join joins[2];
 	struct nsnet_report report = { .step = NSNET_STEP_HANDOVER };
-	int ends[2], pidfd = -1, fd = -1, err;
-	long pid;
+	char *words[] = { NULL, NULL };		/* room for the one that nsnet_spawn puts in front */
+	struct nsnet_spawn job = {
+		.image_fd = visit->image_fd, .cgroup_fd = -1, .joins = joins, .argv = words + 1, .envp = words + 1,
+		.uid_map = visit->uid_map, .gid_map = visit->gid_map, .umask = -1,
+		.socket_family = visit->family, .socket_type = visit->type, .socket_protocol = visit->protocol,
+		.pid = -1, .pidfd = -1, .channel = -1,
+	};
+	int fd = -1, pid, err;
 
-	visit->step = NSNET_STEP_HANDOVER;
-	err = nsnet_channel(ends);
+	if (visit->userns_fd >= 0)
+		joins[job.n_joins++] = (struct nsnet_ns_join){ .fd = visit->userns_fd, .type = CLONE_NEWUSER };
+	if (visit->netns_fd >= 0)
+		joins[job.n_joins++] = (struct nsnet_ns_join){ .fd = visit->netns_fd, .type = CLONE_NEWNET };
+	job.new_flags = (visit->new_userns ? CLONE_NEWUSER : 0) | (visit->netns_fd < 0 ? CLONE_NEWNET : 0);
+	err = nsnet_spawn(&job);
+	visit->step = job.step;
 	if (err < 0)
-		return err;
-	visit->step = NSNET_STEP_CLONE3;
-	pid = nsnet_clone(visit->new_userns ? CLONE_NEWUSER : 0, -1, &pidfd);
-	if (pid == 0)
-		child_main(visit, ends[1]);
-	nsnet_close(&ends[1]);
-	if (pid < 0) {
-		err = (int)pid;
 		goto out;
-	}
-	visit->step = NSNET_STEP_HANDOVER;
-	err = nsnet_receive_report(ends[0], &report, &fd);
+	do {
+		err = nsnet_receive_report(job.channel, &report, &fd, &pid);
+	} while (err == -EINTR);
 	if (err == 0)
 		err = -EPIPE;		/* it died without a word */
 	else if (err > 0 && report.step != NSNET_STEP_READY) {
@@ -135,10 +100,10 @@ static int visit_by_child(struct nsnet_visit *visit)
 	} else if (err > 0 && fd < 0) {
 		err = -EPROTO;
 	}
-	reap(pidfd);
 out:
-	nsnet_close(&pidfd);
-	nsnet_close(&ends[0]);
+	nsnet_close(&job.channel);
+	if (job.pidfd >= 0)
+		nsnet_reap(&job.pidfd);
 	return err < 0 ? err : fd;
 }
 

@@ -21,7 +21,7 @@ from nsnet.network import Attachment, Container, Network, Step
 from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
                            TrafficClass, Vlan)
 from nsnet.ownership import collect
-from nsnet.process import DEVNULL, PIPE, STDOUT, Process, own_maps, spawn
+from nsnet.process import DEVNULL, PIPE, STDOUT, Process, namespaces, own_maps, spawn
 from nsnet.verbs import LinkRef
 
 __all__ = [
@@ -29,5 +29,5 @@ __all__ = [
     "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns", "Network", "Nexthop",
     "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError", "OutcomeUnknown", "PIPE", "Port", "Process",
     "ProtocolError", "Qdisc", "RollbackError", "Route", "Rule", "STDOUT", "Step", "TrafficClass", "UsageError", "Vlan",
-    "collect", "explain", "own_maps", "spawn",
+    "collect", "explain", "namespaces", "own_maps", "spawn",
 ]

@@ -1,7 +1,7 @@
-"""The only door to the C extension: descriptors, sockets, visits and children, as Python values and exceptions.
+"""The only door to the C extension: descriptors, sockets and processes, as Python values and exceptions.
 
-The one importer of `nsnet._native`. Owns descriptors: what it opens it closes, on every path. Turns -errno into
-KernelError with the step's name. Knows no attribute and no policy.
+The one importer of `nsnet._native`; clone.py, which launches, has it from here. Owns descriptors: what it opens it closes,
+on every path. Turns -errno into KernelError with the step's name. Knows no attribute and no policy.
 """
 
 import errno
@@ -24,7 +24,7 @@ if not sys.platform.startswith("linux"):
     raise ImportError(f"nsnet needs Linux namespaces, and this is {sys.platform}")
 
 try:
-    from nsnet._native import ffi, lib
+    from nsnet._native import __file__ as EXTENSION, ffi, lib
 except ImportError as error:
     raise ImportError(f"nsnet's C extension is missing ({error}): build it with `pip install .` in the checkout") from None
 
@@ -33,6 +33,7 @@ CLONE_FLAGS = {
     "time": 0x00000080, "mnt": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000,
     "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000,
 }
+AF_NETLINK, SOCK_RAW = socket.AF_NETLINK, socket.SOCK_RAW
 NETLINK_ROUTE = 0                   # <linux/netlink.h>
 SIOCGSKNS = 0x894C                  # <linux/sockios.h>: the netns of a socket, as a descriptor
 SIOCGIFNAME = 0x8910
@@ -361,6 +362,23 @@ def proc_pid(pidfd: int) -> int:
     return 0
 
 
+@contextmanager
+def process(pid: int) -> Iterator[int]:
+    """The pidfd of a running process that /proc here knows by this number. Raises KernelError with ESRCH if there is none."""
+    with refused(f"process {pid}"):
+        pidfd = Descriptor(os.pidfd_open(pid))
+    with pidfd:
+        if proc_pid(pidfd.fileno()) != pid:
+            raise KernelError(errno.ESRCH, f"process {pid}", "/proc is of another pid namespace")
+        yield pidfd.fileno()
+
+
+def still_there(pidfd: int, pid: int) -> None:
+    """After something was read under /proc/PID: raises KernelError if it may have been another process's."""
+    if has_ended(pidfd):
+        raise KernelError(errno.ESRCH, f"process {pid}")
+
+
 def signal_process(pidfd: int, signal: int) -> None:
     """pidfd_send_signal(2). Says nothing if the process has ended."""
     try:
@@ -414,125 +432,18 @@ def open_namespace(path: str, kind: str) -> Descriptor:
     with refused(f"open {path}"):
         descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))      # it may be a FIFO
     try:
-        found = fcntl.ioctl(descriptor.fileno(), NS_GET_NSTYPE)
-    except OSError:
-        found = 0
-    if found != CLONE_FLAGS[kind]:
+        check_namespace(descriptor.fileno(), kind, repr(path))
+    except UsageError:
         descriptor.close()
-        raise UsageError(f"{path!r}: expected a file that is a {kind} namespace")
+        raise
     return descriptor
 
 
-def visit(family: int, type: int, protocol: int, *, netns_fd: int = -1, userns_fd: int = -1,
-          maps: Optional[Tuple[str, str]] = None) -> int:
-    """The descriptor of a socket made inside a network namespace, without moving the caller.
-
-    `netns_fd`: the namespace; -1 makes a new one. `userns_fd`: the user namespace to enter first. `maps`: (uid_map,
-    gid_map) of a new user namespace that is to own the new network namespace.
-    """
-    keep = [ffi.new("char[]", text.encode()) for text in maps] if maps else [ffi.NULL, ffi.NULL]
-    job = ffi.new("struct nsnet_visit *", {
-        "userns_fd": userns_fd, "netns_fd": netns_fd, "new_userns": 1 if maps else 0, "uid_map": keep[0],
-        "gid_map": keep[1], "family": family, "type": type, "protocol": protocol})
-    fd = lib.nsnet_visit(job)
-    if fd < 0:
-        raise KernelError(-fd, step_name(job.step))
-    return fd
-
-
-class Child:
-    """A process made by clone3, from the moment of the call: what C reports lands here, whatever Python is doing.
-
-    `spec`: the fields of struct nsnet_spawn, strings and lists as Python has them. The object keeps the memory alive.
-    """
-
-    _STRINGS = ("cwd", "uid_map", "gid_map")
-
-    def __init__(self, spec: dict):
-        self._keep = []
-        self._passed = ffi.new("int *", -1)     # written by C, so that no interrupt can lose it
-        job = self._job = ffi.new("struct nsnet_spawn *", {"pid": -1, "pidfd": -1, "channel": -1, "cgroup_fd": -1})
-        spec = dict(spec)
-        for name in ("paths", "argv", "envp"):
-            self._words(name, spec.pop(name))
-        job.n_paths = len(self._keep[0]) - 1
-        for name in ("joins", "moves", "rlimits"):
-            rows = spec.pop(name)
-            kind = {"joins": "ns_join", "moves": "fd_move", "rlimits": "rlimit"}[name]
-            array = ffi.new(f"struct nsnet_{kind}[]", rows or 1)
-            self._keep.append(array)
-            setattr(job, name, array)
-            setattr(job, f"n_{name}", len(rows))
-        for name, value in spec.items():
-            if name in self._STRINGS:
-                value = ffi.NULL if value is None else ffi.new("char[]", os.fsencode(value))
-                self._keep.append(value)
-            setattr(job, name, value)
-
-    def _words(self, name: str, words) -> None:
-        strings = [ffi.new("char[]", os.fsencode(word)) for word in words]
-        array = ffi.new("char *[]", strings + [ffi.NULL])
-        self._keep += [array] if name == "paths" else [strings, array]
-        if name == "paths":
-            self._keep.append(strings)
-        setattr(self._job, name, array)
-
-    @property
-    def pid(self) -> int:
-        return self._job.pid
-
-    @property
-    def pidfd(self) -> int:
-        return self._job.pidfd
-
-    def clone(self) -> None:
-        error = lib.nsnet_spawn(self._job)
-        if error < 0:
-            raise KernelError(-error, "clone3")
-
-    def write_maps(self, uid_map: str, gid_map: str, deny_setgroups: bool) -> None:
-        step = ffi.new("int *")
-        number = proc_pid(self.pidfd)
-        if number <= 0:
-            raise KernelError(errno.ESRCH, "proc", "the child is not in /proc, which is of another pid namespace")
-        error = lib.nsnet_write_maps(number, int(deny_setgroups), uid_map.encode(), gid_map.encode(), step)
-        if error < 0:
-            raise KernelError(-error, step_name(step[0]))
-
-    def receive(self) -> Tuple[Optional[str], int]:
-        """(step, errno) of the next report; (None, 0) at end of file. `take_passed` has the descriptor that came with it."""
-        report = ffi.new("struct nsnet_report *")
-        while True:
-            result = lib.nsnet_receive_report(self._job.channel, report, self._passed)
-            if result == -errno.EINTR:
-                continue
-            if result < 0:
-                raise KernelError(-result, "handover")
-            if result == 0:
-                return None, 0
-            return step_name(report.step), report.error
-
-    def take_passed(self) -> Descriptor:
-        """The descriptor that the child passed; the caller's from now on."""
-        taken = Descriptor(self._passed[0])
-        self._passed[0] = -1
-        return taken
-
-    def say_go(self) -> None:
-        error = lib.nsnet_say_go(self._job.channel)
-        if error < 0:
-            raise KernelError(-error, "go")
-
-    def close_channel(self) -> None:
-        """Let go of the channel, which ends a parked child, and of a descriptor that nobody took."""
-        fd, self._job.channel = self._job.channel, -1
-        if fd >= 0:
-            os.close(fd)
-        if self._passed[0] >= 0:
-            self.take_passed().close()
-
-    def close_pidfd(self) -> None:
-        """Let go of the process; it is not collected by that."""
-        fd, self._job.pidfd = self._job.pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+def check_namespace(fd: int, kind: str, what: str) -> None:
+    """Raises UsageError if a descriptor is not that of a namespace of this kind (NS_GET_NSTYPE)."""
+    try:
+        found = fcntl.ioctl(fd, NS_GET_NSTYPE)
+    except OSError:
+        found = 0
+    if found != CLONE_FLAGS[kind]:
+        raise UsageError(f"{what}: expected a file that is a {kind} namespace")

@@ -13,7 +13,7 @@ import socket as _socket
 import threading
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
-from nsnet import kernel, objects, requests, rtnl
+from nsnet import clone, kernel, objects, requests, rtnl
 from nsnet.errors import KernelError, ListChanged, NoSuchObject, OutcomeUnknown, ProtocolError, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
 from nsnet.explain import TracedExchange
@@ -121,15 +121,15 @@ class Netns(Verbs):
     def _new(cls, beside: Optional["Netns"]) -> "Netns":
         route = (_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
         if beside is not None and beside._userns is not None:
-            fd = kernel.visit(*route, userns_fd=beside._userns.fileno())
+            fd = clone.visit(*route, userns_fd=beside._userns.fileno())
             return cls(kernel.RtnlSocket(fd), fresh=True, private=True,
                        userns=kernel.Descriptor(os.dup(beside._userns.fileno())))
         try:
-            return cls(kernel.RtnlSocket(kernel.visit(*route)), fresh=True, private=True)
+            return cls(kernel.RtnlSocket(clone.visit(*route)), fresh=True, private=True)
         except KernelError as error:
             if error.errno != errno.EPERM:
                 raise
-        fd = kernel.visit(*route, maps=(f"0 {os.geteuid()} 1\n", f"0 {os.getegid()} 1\n"))
+        fd = clone.visit(*route, maps=(f"0 {os.geteuid()} 1\n", f"0 {os.getegid()} 1\n"))
         made = cls(kernel.RtnlSocket(fd), fresh=True, private=True)
         made._userns = made._owner()
         return made
@@ -180,7 +180,7 @@ class Netns(Verbs):
         if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino):
             return cls(kernel.RtnlSocket.open(), here=True, fd=netns_fd)
         try:
-            return cls(kernel.RtnlSocket(kernel.visit(*route, netns_fd=netns_fd.fileno())), fd=netns_fd)
+            return cls(kernel.RtnlSocket(clone.visit(*route, netns_fd=netns_fd.fileno())), fd=netns_fd)
         except KernelError as error:
             if error.errno != errno.EPERM:
                 raise
@@ -188,7 +188,7 @@ class Netns(Verbs):
         if userns is None:
             raise KernelError(errno.EPERM, "setns", "the network namespace belongs to a user namespace outside the caller's")
         held = kernel.Descriptor(userns)
-        fd = kernel.visit(*route, netns_fd=netns_fd.fileno(), userns_fd=userns)
+        fd = clone.visit(*route, netns_fd=netns_fd.fileno(), userns_fd=userns)
         return cls(kernel.RtnlSocket(fd), fd=netns_fd, userns=held)
 
     def _owner(self) -> Optional[kernel.Descriptor]:
@@ -497,14 +497,14 @@ class Netns(Verbs):
     def _visit(self, family: int, type: int, proto: int) -> int:
         if self._userns is None:
             try:
-                return kernel.visit(family, type, proto, netns_fd=self.fd)
+                return clone.visit(family, type, proto, netns_fd=self.fd)
             except KernelError as error:
                 if error.errno != errno.EPERM:
                     raise
             self._userns = self._owner()
             if self._userns is None:
                 raise KernelError(errno.EPERM, "setns", "the network namespace's owner is not below the caller's")
-        return kernel.visit(family, type, proto, netns_fd=self.fd, userns_fd=self._userns.fileno())
+        return clone.visit(family, type, proto, netns_fd=self.fd, userns_fd=self._userns.fileno())
 
     # --- its end ---
 

@@ -234,6 +234,8 @@ class Network:
             try:
                 with self._step("clone", "clone3 into new namespaces: " + ", ".join(sorted(new))):
                     container = Container(argv, new=new, capabilities=capabilities, **options)
+                    if container.moves:
+                        container.prepare()
                 self._up({plan.host_ifname: container.pid})
                 with self._step("namespaces", "write uid_map and gid_map",
                                 "take the rtnetlink socket from its new netns"):

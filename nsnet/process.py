@@ -1,69 +1,33 @@
 """A process in namespaces of its own: `spawn`, and the `Process` that it returns.
 
-Knows what a command is given by default and what it must not inherit; how a parked child is told to go; signals, and
-reaping by pidfd. csrc/spawn.c knows the order of steps inside the child. Nothing here knows about bridges or addresses.
+Knows how a child is taken from its clone to its command; signals, streams, and reaping by pidfd. What it is given is job.py's;
+csrc/child.c knows the order of steps inside. Nothing here knows about bridges or addresses.
 """
 
+import asyncio
 import errno
 import os
+import select
+import selectors
 import signal
 import threading
+import time
 from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from nsnet import idmap, kernel, values
+from nsnet import clone, idmap, kernel
 from nsnet.errors import KernelError, UsageError
 from nsnet.hints import why_refused
+from nsnet.job import DEVNULL, PIPE, STDOUT, Job, Joinable, own_maps
 from nsnet.netns import Netns
 
-PIPE, STDOUT, DEVNULL = -1, -2, -3          # as in subprocess
-NOBODY = 65534                              # /proc/sys/kernel/overflowuid: the id that owns nothing
-_CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP = (1 << values.CAPABILITIES.index(name) for name in ("setgid", "setuid", "setpcap"))
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "Process", "launch", "namespaces", "own_maps", "spawn"]
+
 _DROPPED_TIMEOUT = 1.0                      # seconds that a dropped, parked child may take to end
-_JOIN_ORDER = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
-
-Joinable = Union[Netns, str, int, os.PathLike]
-
-
-def find_command(argv: Sequence[str], env: Optional[Mapping] = None, cwd: Optional[str] = None) -> Tuple[str, ...]:
-    """The files that execve should try for argv[0], as execvp searches PATH (the empty entries left out).
-
-    Raises KernelError with step "execve": ENOENT if no such file is there, EACCES if none of them may be run.
-    """
-    name = os.fsdecode(values.command(argv)[0])
-    if "/" in name:
-        paths = (name,)
-    else:
-        paths = tuple(os.path.join(directory, name) for directory in os.get_exec_path(env) if directory)
-    seen = [path if cwd is None else os.path.join(cwd, path) for path in paths]
-    if any(os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True) for path in seen):
-        return paths
-    there = any(os.path.exists(path) for path in seen)
-    raise KernelError(errno.EACCES if there else errno.ENOENT, "execve", f"{name!r}")
-
-
-def default_maps() -> Tuple[Tuple[idmap.Range, ...], Tuple[idmap.Range, ...]]:
-    """(uid_map, gid_map) for a caller that names none: container root is an id without power on the host.
-
-    For root that is nobody (65534), wherever root has the capabilities to map it and it exists; for anybody else the
-    caller's own ids, the only ones that the kernel allows.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    if uid == 0:
-        powers = kernel.effective_capabilities()
-        if powers & _CAP_SETUID and powers & _CAP_SETGID and all(
-                idmap.outside_of(idmap.parse(kernel.read_file(path)), NOBODY) is not None
-                for path in ("/proc/self/uid_map", "/proc/self/gid_map")):
-            uid = gid = NOBODY
-    return (idmap.Range(0, uid, 1),), (idmap.Range(0, gid, 1),)
-
-
-def own_maps() -> Tuple[Tuple[idmap.Range, ...], Tuple[idmap.Range, ...]]:
-    """(uid_map, gid_map) that make container root the caller itself, without its capabilities. For root, think twice."""
-    return (idmap.Range(0, os.geteuid(), 1),), (idmap.Range(0, os.getegid(), 1),)
+_READ_BYTES = 1 << 16
 
 
 class Process:
-    """A process made by `spawn`.
+    """A process made by `spawn`, whose options these are.
 
     `args`: its command. `pid`, `pidfd`: the descriptor belongs to this object. `netns`: its new network namespace, None
     if it got none. `returncode`: None while it runs, then the exit status, or minus the signal that ended it. `stdin`,
@@ -71,116 +35,67 @@ class Process:
     or kills it if the block ends by an exception.
     """
 
-    def __init__(self, argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mapping[str, Joinable]] = None,
-                 uid_map: Optional[idmap.Maps] = None, gid_map: Optional[idmap.Maps] = None,
-                 setgroups: Optional[bool] = None, capabilities: Iterable[str] = (), no_new_privs: bool = True,
-                 env: Optional[Mapping] = None, cwd: Optional[str] = None, stdin: Any = None, stdout: Any = None,
-                 stderr: Any = None, pass_fds: Iterable[int] = (), pdeathsig: int = 0,
-                 cgroup: Union[None, int, str, os.PathLike] = None,
-                 rlimits: Optional[Mapping[int, Tuple[int, int]]] = None, new_session: bool = True):
-        self.args = values.command(argv)
+    def __init__(self, argv: Sequence[str], **options: Any):
         self.returncode: Optional[int] = None
         self.stdin: Optional[IO[bytes]] = None
         self.stdout: Optional[IO[bytes]] = None
         self.stderr: Optional[IO[bytes]] = None
         self.netns: Optional[Netns] = None
-        self._child: Optional[kernel.Child] = None
+        self._child: Optional[clone.Child] = None
+        self._userns: Optional[kernel.Descriptor] = None
         self._owner = os.getpid()
         self._reaping = threading.Lock()
         self._parked = False
-        self._rtnl_expected = False
-        self._written_maps: Optional[Tuple[str, str, bool]] = None
-
-        new, join = _kinds(new), dict(join or {})
-        opened: List[int] = []          # ours until the clone
-        pipes: Dict[str, int] = {}      # the parent's ends
+        self._talk: Optional[_Talk] = None
+        self._job: Optional[Job] = None
+        job = Job(argv, **options)
         try:
-            spec: Dict[str, Any] = {
-                "argv": self.args, "envp": _environment(env), "cwd": cwd, "no_new_privs": int(no_new_privs),
-                "capabilities": values.capabilities(capabilities), "pdeathsig": int(pdeathsig),
-                "new_session": int(new_session), "new_keyring": 1, "rlimits": _rlimits(rlimits),
-            }
-            spec["paths"] = _candidates(self.args, env, cwd, foreign_root="mnt" in new or "mnt" in join)
-            spec["joins"] = _joins(join, opened)
-            spec.update(self._namespaces(new, bool(join)))
-            spec.update(self._identity(new, "user" in join, uid_map, gid_map, setgroups, no_new_privs))
-            spec["cgroup_fd"] = -1 if cgroup is None else _open_cgroup(cgroup, opened)
-            spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, opened, pipes)
-            self._child = kernel.Child(spec)
-            try:
+            self.args = job.argv
+            self._child = clone.Child(job.spec)
+            with _explained():
                 self._child.clone()
-            except KernelError as error:
-                error.hint = why_refused(error.step, error.errno)
-                raise
-            for name, fd in pipes.items():
+            for name, fd in list(job.pipes.items()):
                 setattr(self, name, open(fd, "wb" if name == "stdin" else "rb", buffering=0 if name == "stdin" else -1))
-            pipes = {}
+                del job.pipes[name]
+            self._job = job
         except BaseException:
             self._abandon()
             raise
         finally:
-            for fd in [*opened, *pipes.values()]:
-                os.close(fd)
-
-    def _namespaces(self, new: Tuple[str, ...], joining: bool) -> Dict[str, Any]:
-        """Which namespaces clone3 makes and which the child makes itself, while the parent works on."""
-        if joining and "pid" in new:
-            raise UsageError("new 'pid': expected no join beside it; the child itself would stay outside")
-        if joining and "time" in new:
-            raise UsageError("new 'time': expected no join beside it; the child itself would stay outside")
-        late = new if joining else tuple(kind for kind in new if kind == "net")
-        flags = {kind: kernel.CLONE_FLAGS[kind] for kind in new}
-        self._rtnl_expected = "net" in new
-        return {
-            "clone_flags": sum(flag for kind, flag in flags.items() if kind not in late),
-            "unshare_flags": sum(flag for kind, flag in flags.items() if kind in late),
-            "hand_over_rtnl": int(self._rtnl_expected),
-        }
-
-    def _identity(self, new: Tuple[str, ...], joining_user: bool, uid_map: Optional[idmap.Maps],
-                  gid_map: Optional[idmap.Maps], setgroups: Optional[bool], no_new_privs: bool) -> Dict[str, Any]:
-        powers = kernel.effective_capabilities()
-        if "user" not in new:
-            if uid_map is not None or gid_map is not None:
-                raise UsageError("uid_map, gid_map: expected 'user' in new; there is no user namespace to map")
-            if joining_user:            # root of that namespace, not an outsider that its root may take over
-                return {"set_ids": 1, "uid": 0, "gid": 0, "drop_groups": 0, "drop_bounding": 1}
-            drop = bool(powers & _CAP_SETPCAP)
-            if not drop and not no_new_privs and os.geteuid() == 0:
-                raise UsageError("no_new_privs False: expected CAP_SETPCAP, without which root regains what is dropped here")
-            return {"set_ids": 0, "drop_bounding": int(drop)}
-        uids = gids = (idmap.Range(0, 0, 1),)       # below a namespace that is joined, its root is ours
-        if not joining_user and (uid_map is None or gid_map is None):
-            uids, gids = default_maps()
-        uids = uids if uid_map is None else idmap.check(uid_map, "uid_map")
-        gids = gids if gid_map is None else idmap.check(gid_map, "gid_map")
-        if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
-            setgroups = bool(powers & _CAP_SETGID) and kernel.read_file("/proc/self/setgroups").strip() != "deny"
-        deny = not setgroups
-        spec = {"set_ids": 1, "uid": _first(uids), "gid": _first(gids), "drop_bounding": 1, "drop_groups": int(not deny)}
-        if joining_user:                # its parent is not our namespace: only the child itself may write them
-            spec.update(uid_map=idmap.text(uids), gid_map=idmap.text(gids), drop_groups=0)
-        else:
-            self._written_maps = idmap.text(uids), idmap.text(gids), deny
-        return spec
+            job.close()
 
     def prepare(self) -> None:
-        """Write the id maps and wait until the child is parked in its namespaces. `spawn` does this; once."""
+        """Write the id maps and wait until the child is parked in its namespaces. `spawn` does this; again it does nothing."""
+        job, self._job = self._job, None
+        if job is None:
+            return
+        self._parked = True             # from now on: whoever drops it ends it
         try:
-            if self._written_maps is not None:
-                self._child.write_maps(*self._written_maps)
-                self._written_maps = None
-            self._parked = True
-            step, error = self._child.receive()
-            if step != "ready":
-                self._failed(step, error)
-            if self._rtnl_expected:
-                self.netns = Netns(kernel.RtnlSocket(self._child.take_passed()), fresh=True)
-        except BaseException as error:
-            if isinstance(error, KernelError):
-                error.hint = error.hint or why_refused(error.step, error.errno)
+            with _explained():
+                self._wait_until_parked(job)
+                if job.oom_score_adj is not None:
+                    self._set_oom_score(job.oom_score_adj)
+                if job.wants_netns:
+                    self.netns = Netns(kernel.RtnlSocket(self._child.take_passed()), fresh=True)
+        except BaseException:
             self._abandon()
             raise
+
+    def _wait_until_parked(self, job: Job) -> None:
+        while True:
+            step, error = self._child.receive()
+            if step == "userns" and not error and job.maps is not None:
+                (uids, gids), deny = job.maps
+                self._child.write_maps(idmap.text(uids), idmap.text(gids), deny)
+            elif step == "ready" and not error:
+                return
+            else:
+                self._failed(step, error)
+
+    def _set_oom_score(self, score: int) -> None:
+        with kernel.refused("oom_score_adj"):
+            with open(f"/proc/{self._child.number()}/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(f"{score}\n")
 
     def go(self) -> None:
         """Let a held process run its command; returns when execve has succeeded.
@@ -193,6 +108,10 @@ class Process:
         try:
             self._child.say_go()
             step, error = self._child.receive()
+            if step == "execve" and not error:          # it has come that far: the next is the end of the channel
+                step, error = self._child.receive()
+            elif step is None:
+                self._failed(None, 0)
             if step is not None:
                 self._failed(step, error)
         except KernelError:
@@ -203,7 +122,9 @@ class Process:
 
     def _failed(self, step: Optional[str], error: int) -> None:
         if step is None:                # it ended without a word: killed, or out of memory
-            raise KernelError(errno.ECHILD, "handover", "the child ended before it was ready")
+            kernel.has_ended(self.pidfd, None)
+            self._collect_if_possible()
+            raise KernelError(errno.ECHILD, "handover", f"the child ended before execve: {_end_of(self.returncode)}")
         detail = repr(os.fsdecode(self.args[0])) if step == "execve" else None
         raise KernelError(error, step, detail)
 
@@ -218,9 +139,25 @@ class Process:
         return -1 if self._child is None else self._child.pidfd
 
     @property
+    def moves(self) -> bool:
+        """Whether it gets another pid and pidfd in prepare(): only a second clone goes to another pid namespace."""
+        return self._job is not None and self._job.moves
+
+    @property
     def held(self) -> bool:
         """Whether it is parked and waits for go()."""
         return self._parked
+
+    @property
+    def userns(self) -> kernel.Descriptor:
+        """Its user namespace, as a descriptor (nsfs) that belongs to this object: for `join`, setns(2) or ioctl_ns(2).
+
+        Raises KernelError if the process has ended and nothing else tells, or if the caller may not look (ptrace(2)).
+        """
+        if self._userns is None or self._userns.closed:
+            found = None if self.netns is None else kernel.owner_userns(self.netns.fd)
+            self._userns = namespaces_file(self, "user") if found is None else kernel.Descriptor(found)
+        return self._userns
 
     def poll(self) -> Optional[int]:
         """The returncode if it has ended, else None."""
@@ -253,6 +190,40 @@ class Process:
                 raise KernelError(errno.ECHILD, "wait", f"somebody else collected process {self.pid}; its status is lost")
             self.returncode = status
 
+    async def wait_async(self) -> int:
+        """The same for asyncio: `await process.wait_async()`. Cancel it as you like; it takes nothing from others that wait."""
+        while self.returncode is None:
+            if self.pidfd < 0:
+                raise KernelError(errno.ECHILD, "wait", "the process is closed")
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            with kernel.Descriptor(os.dup(self.pidfd)) as watched:      # a loop knows one reader for each descriptor
+                loop.add_reader(watched.fileno(), ended.set)
+                try:
+                    await ended.wait()
+                finally:
+                    loop.remove_reader(watched.fileno())
+            self._collect()
+        return self.returncode
+
+    def communicate(self, input: Optional[bytes] = None, timeout: Optional[float] = None
+                    ) -> Tuple[Optional[bytes], Optional[bytes]]:
+        """Write `input` to stdin and close it, read stdout and stderr to their ends, wait; (stdout, stderr), None for one that
+        is no PIPE.
+
+        `timeout` in seconds: TimeoutError then, and what was read is kept for the next call, which takes no input.
+        """
+        if self._talk is None:
+            if input is not None and self.stdin is None:
+                raise UsageError("input: expected stdin=PIPE")
+            self._talk = _Talk(self.stdin, self.stdout, self.stderr, input or b"")
+        elif input is not None:
+            raise UsageError("input: expected none, the first call has written it")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._talk.run(deadline):
+            raise TimeoutError(f"process {self.pid} still writes or reads after {timeout} s")
+        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return self._talk.of(self.stdout), self._talk.of(self.stderr)
+
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended. The pidfd makes sure that nobody else gets it."""
         if self.returncode is None and self.pidfd >= 0:
@@ -274,6 +245,8 @@ class Process:
                     file.close()
             if self.netns is not None:
                 self.netns.close()
+            if self._userns is not None:
+                self._userns.close()
             self._parked = False
             if self._child is not None:
                 self._child.close_channel()
@@ -302,7 +275,7 @@ class Process:
         if getattr(self, "_child", None) is None or self.pidfd < 0:
             return
         if self._owner == os.getpid():
-            if self._parked or self._written_maps is not None:      # nobody can tell it to go any more
+            if self._parked or self._job is not None:               # nobody can tell it to go any more
                 self.kill()
             if kernel.has_ended(self.pidfd, _DROPPED_TIMEOUT if self._parked else 0):
                 self._collect_if_possible()
@@ -329,23 +302,38 @@ class Process:
 
 
 def spawn(argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mapping[str, Joinable]] = None,
-          hold: bool = False, **options: Any) -> Process:
+          uid_map: Optional[idmap.Maps] = None, gid_map: Optional[idmap.Maps] = None, setgroups: Optional[bool] = None,
+          user: Union[None, int, str] = None, group: Union[None, int, str] = None,
+          groups: Optional[Iterable[Union[int, str]]] = None, capabilities: Iterable[str] = (), no_new_privs: bool = True,
+          hold: bool = False, env: Optional[Mapping] = None, cwd: Union[None, str, os.PathLike] = None,
+          stdin: Any = None, stdout: Any = None, stderr: Any = None, pass_fds: Iterable[int] = (), pdeathsig: int = 0,
+          cgroup: Union[None, int, str, os.PathLike] = None, rlimits: Optional[Mapping[int, Tuple[int, int]]] = None,
+          umask: Optional[int] = None, oom_score_adj: Optional[int] = None, hostname: Optional[str] = None,
+          new_session: bool = True, proc: bool = False, loopback: bool = True) -> Process:
     """Run a command in new namespaces, in existing ones, or both; like subprocess.Popen, fail closed.
 
-    `new`: of "user", "net", "pid", "mnt", "uts", "ipc", "cgroup", "time". `join`: {kind: Netns, path or descriptor},
-    entered first. `hold`: return with the child parked before execve; `go()` lets it run. `uid_map`, `gid_map`:
-    {inside: outside} or (inside, outside, count) tuples; without them container root is nobody (if the caller is root)
-    or the caller. `setgroups`: whether setgroups(2) stays allowed inside; None: where the kernel lets it.
-    `capabilities`: names from capabilities(7), exactly these in all five sets. `no_new_privs`, `env` (None: the
-    caller's), `cwd`, `stdin`, `stdout`, `stderr` (None: the caller's; a descriptor, a file, PIPE, DEVNULL, STDOUT),
-    `pass_fds`: the only other descriptors it gets. `pdeathsig`: sent to it when the calling *thread* ends. `cgroup`:
-    directory of a cgroup v2. `rlimits`: {resource.RLIMIT_*: (soft, hard)}. `new_session`: no controlling terminal.
+    `new`: of "user", "net", "pid", "mnt", "uts", "ipc", "cgroup", "time". `join`: {kind: path, descriptor, or Netns},
+    entered first; a Netns under "user" means the user namespace that owns it. `hold`: return with the child parked before
+    execve; `go()` lets it run.
 
-    Raises UsageError before any system call; KernelError with `.step` otherwise, and then nothing is left.
-    clone(2), user_namespaces(7), network_namespaces(7).
+    Who it is: `uid_map`, `gid_map`: {inside: outside} or (inside, outside, count) tuples; without them container root is
+    nobody (if the caller is root) or the caller. `setgroups`: whether setgroups(2) stays allowed inside; None: where the
+    kernel lets it. `user`, `group`, `groups`: ids inside, or names that the caller's passwd(5) and group(5) know; without
+    them root in a new or joined user namespace, and else the caller. `capabilities`: names from capabilities(7), exactly
+    these in all five sets. `no_new_privs`.
+
+    What it gets: `env` (None: the caller's, as subprocess has it), `cwd`, `stdin`, `stdout`, `stderr` (None: the caller's; a
+    descriptor, a file, PIPE, DEVNULL, STDOUT), `pass_fds`: the only other descriptors. `rlimits`: {resource.RLIMIT_*:
+    (soft, hard)}. `umask` (None: the caller's). `oom_score_adj`: -1000 to 1000. `cgroup`: directory of a cgroup v2.
+    `pdeathsig`: sent to it when the calling *thread* ends. `new_session`: no controlling terminal. `hostname`: in a new
+    "uts". `proc`: a fresh /proc, in new "pid" and "mnt". `loopback`: lo is up in a new "net".
+
+    Costs the same whatever the caller's size. Raises UsageError before any system call; KernelError with `.step`
+    otherwise, and then nothing is left. clone(2), user_namespaces(7), network_namespaces(7).
     """
-    process = Process(argv, new=new, join=join, **options)
-    return launch(process, hold)
+    options = dict(locals())
+    del options["argv"], options["hold"]
+    return launch(Process(argv, **options), hold)
 
 
 def launch(process: Process, hold: bool) -> Process:
@@ -360,112 +348,97 @@ def launch(process: Process, hold: bool) -> Process:
     return process
 
 
-# --- what the caller said, as C wants it ---
+# --- namespaces of a process ---
 
-def _first(ranges: Tuple[idmap.Range, ...]) -> int:
-    """Who it is inside: root if there is one."""
-    return 0 if idmap.outside_of(ranges, 0) is not None else ranges[0].inside
-
-
-def _kinds(new: Iterable[str]) -> Tuple[str, ...]:
-    if isinstance(new, str):
-        raise UsageError(f"new {new!r}: expected a set of namespace kinds")
-    for kind in new:
-        if kind not in kernel.CLONE_FLAGS:
-            raise UsageError(f"new {kind!r}: expected one of {', '.join(sorted(kernel.CLONE_FLAGS))}")
-    return tuple(sorted(set(new)))
+def namespaces_file(process: Process, kind: str) -> kernel.Descriptor:
+    """A namespace of a process that we made and have not waited for."""
+    if process.returncode is not None or process.pidfd < 0:
+        raise KernelError(errno.ESRCH, f"process {process.pid}")
+    return kernel.open_namespace(f"/proc/{kernel.proc_pid(process.pidfd)}/ns/{kind}", kind)
 
 
-def _candidates(argv: Tuple, env: Optional[Mapping], cwd: Optional[str], foreign_root: bool) -> Tuple[str, ...]:
-    if foreign_root:                    # what is there can only be seen from inside
-        name = os.fsdecode(argv[0])
-        return (name,) if "/" in name else tuple(os.path.join(path, name) for path in os.get_exec_path(env) if path)
-    return find_command(argv, env, cwd)
+def namespaces(pid: int) -> Dict[str, kernel.Descriptor]:
+    """The namespaces of a running process that are not the caller's, by kind: what `join` takes. The caller closes them.
 
-
-def _environment(env: Optional[Mapping]) -> List[bytes]:
-    items = os.environb.items() if env is None else env.items()
-    result = []
-    for key, value in items:
-        entry = os.fsencode(key) + b"=" + os.fsencode(value)
-        if b"\0" in entry or b"=" in os.fsencode(key):
-            raise UsageError(f"env {key!r}: expected no NUL, and no = in a name")
-        result.append(entry)
-    return result
-
-
-def _joins(join: Mapping[str, Joinable], opened: List[int]) -> List[Dict[str, int]]:
-    rows = []
-    for kind in _kinds(join):
-        target = join[kind]
-        if isinstance(target, Netns):
-            fd = target.fd
-        elif isinstance(target, int) and not isinstance(target, bool):
-            fd = target
-        else:
-            fd = kernel.open_namespace(os.fspath(target), kind).detach()
-            opened.append(fd)
-        rows.append((_JOIN_ORDER.index(kind), {"fd": fd, "type": kernel.CLONE_FLAGS[kind]}))
-    return [row for _, row in sorted(rows, key=lambda item: item[0])]
-
-
-def _open_cgroup(cgroup: Union[int, str, os.PathLike], opened: List[int]) -> int:
-    if isinstance(cgroup, int):
-        return cgroup
-    with kernel.refused(f"open cgroup {os.fspath(cgroup)}"):
-        fd = os.open(os.fspath(cgroup), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    opened.append(fd)
-    return fd
-
-
-def _rlimits(rlimits: Optional[Mapping[int, Tuple[int, int]]]) -> List[Dict[str, int]]:
-    return [{"resource": int(resource), "soft": soft % 2**64, "hard": hard % 2**64}
-            for resource, (soft, hard) in (rlimits or {}).items()]
-
-
-def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: List[int],
-                 pipes: Dict[str, int]) -> List[Dict[str, int]]:
-    """(source, target) of every descriptor that the command gets, sorted by target."""
-    sources: Dict[int, int] = {}
-    for target, (name, stream) in enumerate(streams.items()):
-        if stream is None:
-            # Only what is meant to be inherited: where the caller closed a standard stream, its number may by now be a
-            # descriptor of ours, and the command must not get that.
-            if _is_open(target) and os.get_inheritable(target):
-                sources[target] = target
-            else:
-                sources[target] = _devnull(opened)
-        elif stream == PIPE:
-            with kernel.refused("pipe"):
-                read, write = os.pipe2(os.O_CLOEXEC)
-            theirs, ours = (read, write) if target == 0 else (write, read)
-            opened.append(theirs)
-            pipes[name] = ours
-            sources[target] = theirs
-        elif stream == DEVNULL:
-            sources[target] = _devnull(opened)
-        elif stream == STDOUT:
-            if target != 2 or 1 not in sources:
-                raise UsageError(f"{name} STDOUT: expected it for stderr only, with a stdout to follow")
-            sources[target] = sources[1]
-        else:
-            sources[target] = stream if isinstance(stream, int) else stream.fileno()
-    for fd in pass_fds:
-        if fd < 3 or not _is_open(fd):
-            raise UsageError(f"pass_fds {fd!r}: expected open descriptors from 3 on")
-        sources[fd] = fd
-    return [{"source": source, "target": target} for target, source in sorted(sources.items())]
-
-
-def _devnull(opened: List[int]) -> int:
-    with kernel.refused(f"open {os.devnull}"):
-        opened.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-    return opened[-1]
-
-
-def _is_open(fd: int) -> bool:
+    Raises KernelError: ESRCH if there is no such process, EACCES if the caller may not look (ptrace(2)).
+    """
+    found: Dict[str, kernel.Descriptor] = {}
     try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+        with kernel.process(pid) as pidfd:
+            for kind in kernel.CLONE_FLAGS:
+                path = f"/proc/{pid}/ns/{kind}"
+                if os.path.exists(f"/proc/self/ns/{kind}"):
+                    descriptor = kernel.open_namespace(path, kind)
+                    if os.path.samestat(os.fstat(descriptor.fileno()), os.stat(f"/proc/thread-self/ns/{kind}")):
+                        descriptor.close()
+                    else:
+                        found[kind] = descriptor
+            kernel.still_there(pidfd, pid)
+    except BaseException:
+        for descriptor in found.values():
+            descriptor.close()
+        raise
+    return found
+
+
+# --- odds and ends ---
+
+class _explained:
+    """What the kernel refuses in here says why, where this machine is known to."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        if isinstance(error, KernelError):
+            error.hint = error.hint or why_refused(error.step, error.errno)
+
+
+def _end_of(returncode: Optional[int]) -> str:
+    if returncode is None:
+        return "how is not known"
+    return f"status {returncode}" if returncode >= 0 else f"{signal.Signals(-returncode).name}"
+
+
+class _Talk:
+    """The streams of one communicate(), which may take several calls."""
+
+    def __init__(self, stdin: Optional[IO[bytes]], stdout: Optional[IO[bytes]], stderr: Optional[IO[bytes]], data: bytes):
+        self._stdin, self._data = stdin, memoryview(data)
+        self._read: Dict[IO[bytes], List[bytes]] = {file: [] for file in (stdout, stderr) if file is not None}
+        self._open = [file for file in (stdin, *self._read) if file is not None and not file.closed]
+
+    def run(self, deadline: Optional[float]) -> bool:
+        """Whether all streams have come to their ends before the deadline."""
+        while self._open:
+            with selectors.DefaultSelector() as ready:
+                for file in self._open:
+                    ready.register(file, selectors.EVENT_WRITE if file is self._stdin else selectors.EVENT_READ)
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                for key, _ in ready.select(left):
+                    self._step(key.fileobj)
+        return True
+
+    def _step(self, file: Any) -> None:
+        if file is self._stdin:
+            try:
+                written = os.write(file.fileno(), self._data[:select.PIPE_BUF]) if self._data else 0
+            except BrokenPipeError:                     # as subprocess: who does not read does not want it
+                written = len(self._data)
+            self._data = self._data[written:]
+            if not self._data:
+                self._end(file)
+        else:
+            data = os.read(file.fileno(), _READ_BYTES)
+            self._read[file].append(data)
+            if not data:
+                self._end(file)
+
+    def _end(self, file: IO[bytes]) -> None:
+        self._open.remove(file)
+        file.close()
+
+    def of(self, file: Optional[IO[bytes]]) -> Optional[bytes]:
+        return None if file is None else b"".join(self._read[file])

@@ -6,7 +6,7 @@ and what was expected. These checks are stricter than the kernel's, which takes 
 
 import operator
 import re
-from typing import Iterable, NamedTuple, Union
+from typing import Any, Iterable, NamedTuple, Union
 
 from nsnet.errors import UsageError
 from nsnet.wire import decode_ip, encode_ip
@@ -200,3 +200,14 @@ def command(argv: Iterable[str], what: str = "command") -> tuple:
         if b"\0" in plain:
             raise UsageError(f"{what} {word!r}: expected no NUL")
     return words
+
+
+def descriptor(value: Any, what: str) -> int:
+    """The number of a descriptor: given as it is, or by an object that has one (fileno())."""
+    try:
+        number = value if isinstance(value, int) else value.fileno()
+    except (AttributeError, TypeError, ValueError):
+        number = -1                     # a closed file among them
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**31:
+        raise UsageError(f"{what} {value!r}: expected an open descriptor, or an object with one")
+    return number

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from nsnet import idmap, process, values
+from nsnet import job, idmap, process, values
 from nsnet.cli.signals import Interrupted, Stop, stoppable
 from nsnet.errors import UsageError
 from nsnet.netns import Netns
@@ -62,7 +62,7 @@ class Demo:
     def __init__(self, options: argparse.Namespace):
         if options.trailing is not None:
             self.argv: Optional[Tuple[str, ...]] = values.command(options.trailing, "command behind --")
-            process.find_command(self.argv)             # before anything is created
+            job.find_command(self.argv)             # before anything is created
         else:
             self.argv = None
             if not sys.executable:

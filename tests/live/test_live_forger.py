@@ -135,7 +135,7 @@ def forge(told, channel, groups):
 @pytest.fixture
 def box(nothing_grows):
     """A container, in its namespace several hundred links of known names and indexes."""
-    with nsnet.spawn(["/bin/cat"], new={"user", "net"}, stdin=nsnet.PIPE) as container:
+    with nsnet.spawn(["/bin/cat"], new={"user", "net"}, loopback=False, stdin=nsnet.PIPE) as container:
         with container.netns.batch() as net:
             for number in range(PAIRS):
                 net.add_veth(f"a{number}", peer=f"b{number}", queues=1)

@@ -10,13 +10,13 @@ import pytest
 
 import nsnet
 from live_helpers import children, claims, descriptors, links_of
-from nsnet import kernel, ownership
+from nsnet import clone, kernel, ownership
 
 CAT = ["/bin/cat"]
 # What returns no descriptor may also be interrupted right after it was done.
-PLACES = [(nsnet.Netns, "perform"), (kernel.Child, "clone"), (kernel.Child, "write_maps"), (kernel.Child, "say_go"),
+PLACES = [(nsnet.Netns, "perform"), (clone.Child, "clone"), (clone.Child, "write_maps"), (clone.Child, "say_go"),
           (kernel.RtnlSocket, "sync_carrier"), (ownership.Claim, "write")]
-ONLY_BEFORE = [(kernel.Child, "receive"), (ownership.Claim, "_take_lock"), (kernel.RtnlSocket, "index_taken")]
+ONLY_BEFORE = [(clone.Child, "receive"), (ownership.Claim, "_take_lock"), (kernel.RtnlSocket, "index_taken")]
 MOST = 60                                                   # no operation here makes more calls
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import ANY_TEXT, golden, one_line
 
 import nsnet
-from nsnet import kernel
+from nsnet import clone, kernel
 from nsnet.cli import COMMANDS, main
 from nsnet.wire import encode_attribute, encode_message
 
@@ -21,8 +21,8 @@ def nothing_is_asked(monkeypatch, tmp_path):
     def asked(*args, **kwargs):
         pytest.fail("the kernel was asked before the arguments were checked")
     monkeypatch.setattr(kernel.RtnlSocket, "open", asked)
-    monkeypatch.setattr(kernel, "visit", asked)
-    monkeypatch.setattr(kernel.Child, "clone", asked)
+    monkeypatch.setattr(clone, "visit", asked)
+    monkeypatch.setattr(clone.Child, "clone", asked)
     monkeypatch.setenv("NSNET_STATE_DIR", str(tmp_path / "state"))
     yield
     assert not (tmp_path / "state").exists()

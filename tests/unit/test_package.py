@@ -16,10 +16,11 @@ PUBLIC = {
     "Netns": ["current", "new", "open", "of_pid", "fd", "links", "addresses", "routes", "neighbours", "batch", "close"],
     "Batch": ["add_bridge", "add_veth", "set_link", "del_link", "add_address", "del_address", "add_route", "del_route",
               "__enter__", "__exit__"],
-    "Process": ["pid", "pidfd", "go", "wait", "send_signal", "kill"],
+    "Process": ["pid", "pidfd", "userns", "go", "wait", "poll", "send_signal", "terminate", "kill", "communicate",
+                "wait_async", "__enter__", "__exit__"],
     "Container": ["remove"],
     "Attachment": ["detach"],
-    "Link": [], "Address": [], "Route": [], "Neighbour": [], "spawn": [], "explain": [],
+    "Link": [], "Address": [], "Route": [], "Neighbour": [], "spawn": [], "namespaces": [], "explain": [],
     "NsnetError": [], "UsageError": [], "ProtocolError": [], "KernelError": [], "NetlinkError": [], "AlreadyExists": [],
     "NotPermitted": [], "NoSuchObject": [], "RollbackError": [],
 }
@@ -30,9 +31,9 @@ SIGNATURES = {
     "Netns.set_link": ["up", "lladdr"],
     "Netns.add_route": ["dst", "via"],
     "Process.wait": ["timeout"],
-    "Process.__init__": ["argv", "new", "join", "uid_map", "gid_map", "setgroups", "capabilities", "no_new_privs",
-                         "env", "cwd", "stdin", "stdout", "stderr", "pass_fds", "pdeathsig", "cgroup", "rlimits"],
-    "spawn": ["argv", "new", "hold"],
+    "spawn": ["argv", "new", "join", "uid_map", "gid_map", "setgroups", "user", "group", "groups", "capabilities",
+              "no_new_privs", "hold", "env", "cwd", "stdin", "stdout", "stderr", "pass_fds", "pdeathsig", "cgroup", "rlimits",
+              "hostname", "new_session", "proc", "loopback", "umask", "oom_score_adj"],
 }
 FILES = sorted((ROOT / "nsnet").rglob("*.py"))
 

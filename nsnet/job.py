@@ -1,0 +1,378 @@
+"""What a caller said to `spawn`, checked, as C wants it: the fields of struct nsnet_spawn, and what is open for them.
+
+Knows defaults: what a command is given and what it must not inherit. Asks the kernel who the caller is and opens files; starts
+nothing. process.py starts it.
+"""
+
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import signal
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+
+from nsnet import idmap, kernel, values
+from nsnet.errors import KernelError, UsageError
+from nsnet.netns import Netns
+
+PIPE, STDOUT, DEVNULL = -1, -2, -3          # as in subprocess
+NOBODY = 65534                              # /proc/sys/kernel/overflowuid: the id that owns nothing
+_CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP = (1 << values.CAPABILITIES.index(name) for name in ("setgid", "setuid", "setpcap"))
+_JOIN_ORDER = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
+_MAX_GROUPS = 65536                         # NGROUPS_MAX
+
+Joinable = Union[Netns, str, int, os.PathLike, kernel.Descriptor]
+Maps = Tuple[Tuple[idmap.Range, ...], Tuple[idmap.Range, ...]]
+
+
+def find_command(argv: Sequence[str], env: Optional[Mapping] = None, cwd: Optional[str] = None) -> Tuple[str, ...]:
+    """The files that execve should try for argv[0], as execvp searches PATH (the empty entries left out).
+
+    Raises KernelError with step "execve": ENOENT if no such file is there, EACCES if none of them may be run.
+    """
+    name = os.fsdecode(values.command(argv)[0])
+    if "/" in name:
+        paths = (name,)
+    else:
+        paths = tuple(os.path.join(directory, name) for directory in os.get_exec_path(env) if directory)
+    seen = [path if cwd is None else os.path.join(cwd, path) for path in paths]
+    if any(os.path.isfile(path) and os.access(path, os.X_OK, effective_ids=True) for path in seen):
+        return paths
+    there = any(os.path.exists(path) for path in seen)
+    raise KernelError(errno.EACCES if there else errno.ENOENT, "execve", f"{name!r}")
+
+
+def default_maps() -> Maps:
+    """(uid_map, gid_map) for a caller that names none: container root is an id without power on the host.
+
+    For root that is nobody (65534), wherever root has the capabilities to map it and it exists; for anybody else the
+    caller's own ids, the only ones that the kernel allows.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        powers = kernel.effective_capabilities()
+        if powers & _CAP_SETUID and powers & _CAP_SETGID and all(
+                idmap.outside_of(idmap.parse(kernel.read_file(path)), NOBODY) is not None
+                for path in ("/proc/self/uid_map", "/proc/self/gid_map")):
+            uid = gid = NOBODY
+    return (idmap.Range(0, uid, 1),), (idmap.Range(0, gid, 1),)
+
+
+def own_maps() -> Maps:
+    """(uid_map, gid_map) that make container root the caller itself, without its capabilities. For root, think twice."""
+    return (idmap.Range(0, os.geteuid(), 1),), (idmap.Range(0, os.getegid(), 1),)
+
+
+class Job:
+    """One launch as it was asked for. `spec`: for clone.Child. `maps`: (uid_map, gid_map, deny setgroups) for the parent
+    to write, or None. `pipes`: the parent's ends by stream. close() when the child is made, or was not.
+    """
+
+    def __init__(self, argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mapping[str, Joinable]] = None,
+                 uid_map: Optional[idmap.Maps] = None, gid_map: Optional[idmap.Maps] = None,
+                 setgroups: Optional[bool] = None, user: Union[None, int, str] = None,
+                 group: Union[None, int, str] = None, groups: Optional[Iterable[Union[int, str]]] = None,
+                 capabilities: Iterable[str] = (), no_new_privs: bool = True,
+                 env: Optional[Mapping] = None, cwd: Optional[str] = None, stdin: Any = None, stdout: Any = None,
+                 stderr: Any = None, pass_fds: Iterable[int] = (), pdeathsig: int = 0,
+                 cgroup: Union[None, int, str, os.PathLike] = None,
+                 rlimits: Optional[Mapping[int, Tuple[int, int]]] = None, umask: Optional[int] = None,
+                 oom_score_adj: Optional[int] = None, hostname: Optional[str] = None, new_session: bool = True,
+                 proc: bool = False, loopback: bool = True):
+        self.argv = values.command(argv)
+        self.maps: Optional[Tuple[Maps, bool]] = None
+        self.pipes: Dict[str, int] = {}
+        self._opened: List[int] = []
+        self.oom_score_adj = _number(oom_score_adj, -1000, 1000, "oom_score_adj")
+        self.new, join = _kinds(new), _joins_by_kind(join)
+        self.wants_netns = "net" in self.new
+        self.moves = bool({"pid", "time"} & set(self.new)) or "pid" in join     # its pid is known when it is parked
+        self._check_namespaces(join, hostname, proc)
+        spec: Dict[str, Any] = {
+            "argv": self.argv, "envp": _environment(env), "cwd": _directory(cwd),
+            "no_new_privs": int(no_new_privs), "capabilities": values.capabilities(capabilities),
+            "pdeathsig": _death_signal(pdeathsig), "new_session": int(new_session), "new_keyring": 1,
+            "rlimits": _rlimits(rlimits), "hostname": _hostname(hostname),
+            "umask": -1 if umask is None else _number(umask, 0, 0o777, "umask"),
+            "new_flags": sum(kernel.CLONE_FLAGS[kind] for kind in self.new),
+            "private_mounts": int("mnt" in self.new), "mount_proc": int(proc),
+        }
+        if self.wants_netns:
+            spec.update(socket_family=kernel.AF_NETLINK, socket_type=kernel.SOCK_RAW,
+                        socket_protocol=kernel.NETLINK_ROUTE, loopback=int(loopback))
+        spec.update(self._identity("user" in join, uid_map, gid_map, setgroups, user, group, groups, no_new_privs))
+        spec["paths"] = _candidates(self.argv, env, cwd, foreign_root="mnt" in self.new or "mnt" in join)
+        try:
+            spec["joins"] = _joins(join, self._opened)
+            spec["cgroup_fd"] = -1 if cgroup is None else _open_cgroup(cgroup, self._opened)
+            spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, self._opened,
+                                         self.pipes)
+        except BaseException:
+            self.close()
+            raise
+        self.spec = spec
+
+    def close(self) -> None:
+        """Close what was opened for the child, and the pipes that nobody took."""
+        while self._opened or self.pipes:
+            os.close(self._opened.pop() if self._opened else self.pipes.popitem()[1])
+
+    def _check_namespaces(self, join: Mapping, hostname: Optional[str], proc: bool) -> None:
+        for kind in join:
+            if kind in self.new and kind not in ("user", "pid", "cgroup"):
+                raise UsageError(f"join {kind!r}: expected it in join or in new, not in both")
+        if hostname is not None and "uts" not in self.new:
+            raise UsageError(f"hostname {hostname!r}: expected 'uts' in new; else the name of this machine would change")
+        if proc and not {"pid", "mnt"} <= set(self.new):
+            raise UsageError("proc True: expected 'pid' and 'mnt' in new")
+
+    def _identity(self, joining_user: bool, uid_map: Optional[idmap.Maps], gid_map: Optional[idmap.Maps],
+                  setgroups: Optional[bool], user: Union[None, int, str], group: Union[None, int, str],
+                  groups: Optional[Iterable], no_new_privs: bool) -> Dict[str, Any]:
+        powers = kernel.effective_capabilities()
+        uid, gid = _ids(user, group)
+        several = None if groups is None else _groups(groups)
+        if "user" not in self.new:
+            if uid_map is not None or gid_map is not None:
+                raise UsageError("uid_map, gid_map: expected 'user' in new; there is no user namespace to map")
+            if joining_user:            # root of that namespace, not an outsider that its root may take over
+                return {"set_ids": 1, "uid": uid or 0, "gid": gid or 0, "drop_bounding": 1,
+                        "set_groups": int(several is not None), "groups": several or []}
+            drop = bool(powers & _CAP_SETPCAP)
+            if not drop and not no_new_privs and os.geteuid() == 0:
+                raise UsageError("no_new_privs False: expected CAP_SETPCAP, without which root regains what is dropped here")
+            spec: Dict[str, Any] = {"set_ids": int(uid is not None or gid is not None), "drop_bounding": int(drop),
+                                    "uid": os.geteuid() if uid is None else uid,
+                                    "gid": os.getegid() if gid is None else gid}
+            if several is None and spec["set_ids"] and powers & _CAP_SETGID:
+                several = []            # the caller's groups are not the user's
+            return {**spec, "set_groups": int(several is not None), "groups": several or []}
+        uids = gids = (idmap.Range(0, 0, 1),)       # below a namespace that is joined, its root is ours
+        if not joining_user and (uid_map is None or gid_map is None):
+            uids, gids = default_maps()
+        uids = uids if uid_map is None else idmap.check(uid_map, "uid_map")
+        gids = gids if gid_map is None else idmap.check(gid_map, "gid_map")
+        if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
+            setgroups = bool(powers & _CAP_SETGID) and kernel.read_file("/proc/self/setgroups").strip() != "deny"
+        deny = not setgroups or joining_user
+        if several and deny:
+            raise UsageError(f"groups {several}: expected none, setgroups(2) is denied in this user namespace")
+        spec = {"set_ids": 1, "uid": _inside(uids, uid, "user"), "gid": _inside(gids, gid, "group"), "drop_bounding": 1,
+                "set_groups": int(not deny), "groups": several or []}
+        for one in several or ():
+            _inside(gids, one, "groups")
+        if joining_user:                # its parent is not our namespace: only the child itself may write them
+            spec.update(uid_map=idmap.text(uids), gid_map=idmap.text(gids))
+        else:
+            self.maps = (uids, gids), deny
+        return spec
+
+
+# --- who ---
+
+def _ids(user: Union[None, int, str], group: Union[None, int, str]) -> Tuple[Optional[int], Optional[int]]:
+    """(uid, gid), as subprocess takes them: numbers, or names that the caller's databases know. A name brings its group."""
+    uid, gid = user, group
+    if isinstance(user, str):
+        try:
+            found = pwd.getpwnam(user)
+        except (KeyError, ValueError):
+            raise UsageError(f"user {user!r}: expected a number, or a name that passwd(5) has") from None
+        uid, gid = found.pw_uid, found.pw_gid if group is None else group
+    return _id(uid, "user"), _id(gid, "group")
+
+
+def _id(value: Union[None, int, str], what: str) -> Optional[int]:
+    if isinstance(value, str):
+        try:
+            value = grp.getgrnam(value).gr_gid
+        except (KeyError, ValueError):
+            raise UsageError(f"{what} {value!r}: expected a number, or a name that group(5) has") from None
+    return _number(value, 0, idmap.MAX_ID, what)
+
+
+def _groups(groups: Iterable[Union[int, str]]) -> List[int]:
+    if isinstance(groups, (str, int)):
+        raise UsageError(f"groups {groups!r}: expected a list of numbers or names")
+    found = [_id(one, "groups") for one in groups]
+    if None in found or len(found) > _MAX_GROUPS:
+        raise UsageError(f"groups of {len(found)}: expected at most {_MAX_GROUPS} numbers or names")
+    return found
+
+
+def _inside(ranges: Tuple[idmap.Range, ...], wanted: Optional[int], what: str) -> int:
+    """An id that is mapped; if none is wanted, root where there is one."""
+    if wanted is None:
+        return 0 if idmap.outside_of(ranges, 0) is not None else ranges[0].inside
+    if idmap.outside_of(ranges, wanted) is None:
+        raise UsageError(f"{what} {wanted}: expected an id that is mapped, inside: {idmap.text(ranges).strip()!r}")
+    return wanted
+
+
+def _number(value: Optional[int], low: int, high: int, what: str) -> Optional[int]:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{what} {value!r}: expected a number from {low} to {high}")
+    return value
+
+
+# --- what it gets ---
+
+def _kinds(new: Iterable[str]) -> Tuple[str, ...]:
+    if isinstance(new, str):
+        raise UsageError(f"new {new!r}: expected a set of namespace kinds")
+    for kind in new:
+        if kind not in kernel.CLONE_FLAGS:
+            raise UsageError(f"new {kind!r}: expected one of {', '.join(sorted(kernel.CLONE_FLAGS))}")
+    return tuple(sorted(set(new)))
+
+
+def _candidates(argv: Tuple, env: Optional[Mapping], cwd: Optional[str], foreign_root: bool) -> Tuple[str, ...]:
+    if foreign_root:                    # what is there can only be seen from inside
+        name = os.fsdecode(argv[0])
+        return (name,) if "/" in name else tuple(os.path.join(path, name) for path in os.get_exec_path(env) if path)
+    return find_command(argv, env, cwd)
+
+
+def _environment(env: Optional[Mapping]) -> List[bytes]:
+    items = os.environb.items() if env is None else env.items()
+    result = []
+    for key, value in items:
+        try:
+            entry = os.fsencode(key) + b"=" + os.fsencode(value)
+        except (TypeError, UnicodeEncodeError):
+            raise UsageError(f"env {key!r}: expected text for names and values") from None
+        if b"\0" in entry or b"=" in os.fsencode(key):
+            raise UsageError(f"env {key!r}: expected no NUL, and no = in a name")
+        result.append(entry)
+    return result
+
+
+def _directory(cwd: Union[None, str, os.PathLike]) -> Optional[str]:
+    try:
+        path = None if cwd is None else os.fsdecode(cwd)
+    except TypeError:
+        raise UsageError(f"cwd {cwd!r}: expected a path") from None
+    if path is not None and "\0" in path:
+        raise UsageError(f"cwd {cwd!r}: expected no NUL")
+    return path
+
+
+def _hostname(hostname: Optional[str]) -> Optional[str]:
+    if hostname is not None and (not isinstance(hostname, str) or "\0" in hostname
+                                 or not 1 <= len(hostname.encode("utf-8", "replace")) <= 64):
+        raise UsageError(f"hostname {hostname!r}: expected 1 to 64 bytes")
+    return hostname
+
+
+def _death_signal(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or (number and number not in signal.valid_signals()):
+        raise UsageError(f"pdeathsig {number!r}: expected a signal's number, or 0 for none")
+    return int(number)
+
+
+def _joins_by_kind(join: Optional[Mapping[str, Joinable]]) -> Dict[str, Joinable]:
+    if join is not None and not isinstance(join, Mapping):
+        raise UsageError(f"join {join!r}: expected {{kind: Netns, path or descriptor}}")
+    _kinds(join or ())
+    return dict(join or {})
+
+
+def _joins(join: Mapping[str, Joinable], opened: List[int]) -> List[Dict[str, int]]:
+    """The user namespace first, as C expects it."""
+    rows = []
+    for kind in sorted(join, key=_JOIN_ORDER.index):
+        fd = _namespace_fd(kind, join[kind], opened)
+        kernel.check_namespace(fd, kind, f"join {kind!r}: {join[kind]!r}")
+        rows.append({"fd": fd, "type": kernel.CLONE_FLAGS[kind]})
+    return rows
+
+
+def _namespace_fd(kind: str, target: Joinable, opened: List[int]) -> int:
+    if isinstance(target, Netns) and kind == "net":
+        return target.fd
+    if isinstance(target, Netns) and kind == "user":
+        found = kernel.owner_userns(target.fd)
+        if found is None:
+            raise KernelError(errno.EPERM, "setns", "the network namespace belongs to a user namespace outside the caller's")
+        opened.append(found)
+        return found
+    if isinstance(target, (str, bytes, os.PathLike)):
+        opened.append(kernel.open_namespace(os.fsdecode(target), kind).detach())
+        return opened[-1]
+    return values.descriptor(target, f"join {kind!r}:")
+
+
+def _open_cgroup(cgroup: Union[int, str, os.PathLike], opened: List[int]) -> int:
+    if not isinstance(cgroup, (str, bytes, os.PathLike)):
+        return values.descriptor(cgroup, "cgroup")
+    with kernel.refused(f"open cgroup {os.fspath(cgroup)}"):
+        fd = os.open(os.fspath(cgroup), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.append(fd)
+    return fd
+
+
+def _rlimits(rlimits: Optional[Mapping[int, Tuple[int, int]]]) -> List[Dict[str, int]]:
+    found = []
+    for number, limits in (rlimits or {}).items():
+        try:
+            soft, hard = limits
+            rows = [_number(value, -1, 2**64 - 1, f"rlimits {number!r}:") for value in (soft, hard)]
+        except (TypeError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"rlimits {number!r}: {limits!r}: expected (soft, hard)") from None
+        found.append({"resource": _number(number, 0, 15, "rlimits"), "soft": rows[0] % 2**64, "hard": rows[1] % 2**64})
+    return found
+
+
+def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: List[int],
+                 pipes: Dict[str, int]) -> List[Dict[str, int]]:
+    """(source, target) of every descriptor that the command gets, sorted by target."""
+    sources: Dict[int, int] = {}
+    for target, (name, stream) in enumerate(streams.items()):
+        if stream is None:
+            # Only what is meant to be inherited: where the caller closed a standard stream, its number may by now be a
+            # descriptor of ours, and the command must not get that.
+            if _is_open(target) and os.get_inheritable(target):
+                sources[target] = target
+            else:
+                sources[target] = _devnull(opened)
+        elif stream == PIPE:
+            with kernel.refused("pipe"):
+                read, write = os.pipe2(os.O_CLOEXEC)
+            theirs, ours = (read, write) if target == 0 else (write, read)
+            opened.append(theirs)
+            pipes[name] = ours
+            sources[target] = theirs
+        elif stream == DEVNULL:
+            sources[target] = _devnull(opened)
+        elif stream == STDOUT:
+            if target != 2 or 1 not in sources:
+                raise UsageError(f"{name} STDOUT: expected it for stderr only, with a stdout to follow")
+            sources[target] = sources[1]
+        else:
+            sources[target] = values.descriptor(stream, name)
+            if not _is_open(sources[target]):
+                raise UsageError(f"{name} {stream!r}: expected an open descriptor")
+    for fd in pass_fds:
+        if isinstance(fd, bool) or not isinstance(fd, int) or fd < 3 or not _is_open(fd):
+            raise UsageError(f"pass_fds {fd!r}: expected open descriptors from 3 on")
+        sources[fd] = fd
+    return [{"source": source, "target": target} for target, source in sorted(sources.items())]
+
+
+def _devnull(opened: List[int]) -> int:
+    with kernel.refused(f"open {os.devnull}"):
+        opened.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+    return opened[-1]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except (OSError, OverflowError):
+        return False
+    return True
