@@ -174,3 +174,8 @@ struct nsnet_visit {
 };
 
 int nsnet_visit(struct nsnet_visit *visit);
+
+/* mounts.c ------------------------------------------------------------------------------------------------------- */
+
+int nsnet_mount(const char *source, const char *target, unsigned long flags);
+int nsnet_umount(const char *target);

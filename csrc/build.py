@@ -9,7 +9,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["child.c", "image.c", "netlink.c", "spawn.c", "visit.c"]
+SOURCES = ["child.c", "image.c", "mounts.c", "netlink.c", "spawn.c", "visit.c"]
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "api.h").read_text())

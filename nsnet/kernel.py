@@ -440,10 +440,28 @@ def open_namespace(path: str, kind: str) -> Descriptor:
 
 
 def check_namespace(fd: int, kind: str, what: str) -> None:
-    """Raises UsageError if a descriptor is not that of a namespace of this kind (NS_GET_NSTYPE)."""
-    try:
-        found = fcntl.ioctl(fd, NS_GET_NSTYPE)
-    except OSError:
-        found = 0
-    if found != CLONE_FLAGS[kind]:
+    """Raises UsageError if a descriptor is not that of a namespace of this kind."""
+    if not is_namespace(fd, kind):
         raise UsageError(f"{what}: expected a file that is a {kind} namespace")
+
+
+def is_namespace(fd: int, kind: str) -> bool:
+    """Whether a descriptor is that of a namespace of this kind (NS_GET_NSTYPE, ioctl_ns(2))."""
+    try:
+        return fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_FLAGS[kind]
+    except OSError:
+        return False
+
+
+def mount(source: str, target: str, flags: int, step: str) -> None:
+    """mount(2) without a file system type: a bind, or another propagation."""
+    error = lib.nsnet_mount(os.fsencode(source), os.fsencode(target), flags)
+    if error < 0:
+        raise KernelError(-error, step)
+
+
+def umount(target: str, step: str) -> None:
+    """umount2(2), now and without following a link; users of the mount keep it."""
+    error = lib.nsnet_umount(os.fsencode(target))
+    if error < 0:
+        raise KernelError(-error, step)

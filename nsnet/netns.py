@@ -13,7 +13,7 @@ import socket as _socket
 import threading
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
-from nsnet import clone, kernel, objects, requests, rtnl
+from nsnet import clone, kernel, objects, pins, requests, rtnl
 from nsnet.errors import KernelError, ListChanged, NoSuchObject, OutcomeUnknown, ProtocolError, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
 from nsnet.explain import TracedExchange
@@ -245,6 +245,18 @@ class Netns(Verbs):
     def identity(self) -> str:
         """A name for the namespace that is not used twice while the machine runs (SO_NETNS_COOKIE)."""
         return self.socket_of_rtnl.identity()
+
+    def pin(self, name: str) -> str:
+        """Give the namespace a name under /run/netns, where `ip netns` finds it; the path. It stays until unpin().
+
+        Raises UsageError for a bad name; KernelError with step "pin": EEXIST if it is taken, EPERM without CAP_SYS_ADMIN.
+        """
+        return pins.pin(self.fd, name)
+
+    @staticmethod
+    def unpin(name: str, *, missing_ok: bool = False) -> None:
+        """Take such a name away. Raises KernelError with step "unpin": ENOENT unless `missing_ok`."""
+        pins.unpin(name, missing_ok=missing_ok)
 
     def may_administer(self) -> bool:
         """Whether the caller has CAP_NET_ADMIN over it."""

@@ -211,3 +211,10 @@ def descriptor(value: Any, what: str) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**31:
         raise UsageError(f"{what} {value!r}: expected an open descriptor, or an object with one")
     return number
+
+
+def pin_name(value: str, what: str = "name") -> str:
+    """A name under /run/netns: a plain file name that no shell and no terminal takes for something else."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}", value):
+        raise UsageError(f"{what} {value!r}: expected 1 to 255 of A-Z a-z 0-9 _ . - beginning with a letter or digit")
+    return value

@@ -19,7 +19,7 @@ RANKS = [
     {"values"},
     {"rtnl"},
     {"exchange", "idmap", "kernel"},
-    {"clone", "names"},
+    {"clone", "names", "pins"},
     {"requests", "objects", "explain", "pcap"},
     {"monitor"},
     {"hints"},
