@@ -135,13 +135,26 @@ struct nsnet_spawn {
 	int new_keyring;
 	int pdeathsig;			/* 0: none */
 
-	/* results; -1 until there is one */
+	/* results; descriptors are -1 until there is one, and the job's to close */
+	int stage;			/* enum nsnet_stage */
 	int pid;
 	int pidfd;
 	int channel;			/* our end: reports come up, "go" goes down, end of file is exec or death */
+	int passed_fd;			/* what came with the last report */
+	int owner;			/* the pid of the process that has to do with it */
 	int step;			/* where it failed */
+	int ended;			/* 1: collected, see status; 2: collected by somebody else, who knows the status */
+	int status;			/* its exit status, or minus the signal that ended it */
 	uint64_t permitted;		/* the caller's capabilities, which an image is to have again */
 	uint64_t effective;
+};
+
+enum nsnet_stage {
+	NSNET_STAGE_NONE,
+	NSNET_STAGE_CHILD,		/* there is one; if it is dropped it has to end */
+	NSNET_STAGE_GOING,		/* it was told to go */
+	NSNET_STAGE_EXECVE,		/* it has said that it is about to */
+	NSNET_STAGE_RUNNING
 };
 
 /* What the child says. The child that has come to a namespace by a second clone says so with NSNET_STEP_MOVED and its
@@ -154,8 +167,11 @@ struct nsnet_report {
 int nsnet_has_image(void);
 int nsnet_spawn(struct nsnet_spawn *job);
 int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step);
-int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_fd, int *pid);
-int nsnet_say_go(int channel);
+int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report);
+int nsnet_go(struct nsnet_spawn *job, struct nsnet_report *report);
+int nsnet_collect(struct nsnet_spawn *job);
+int nsnet_end(struct nsnet_spawn *job);
+void nsnet_drop(struct nsnet_spawn *job);
 
 /* visit.c -------------------------------------------------------------------------------------------------------- */
 

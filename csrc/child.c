@@ -248,7 +248,12 @@ NSNET_BARE static void own_descriptors(struct nsnet_spawn *job, struct own *own,
 
 /* --- capabilities -------------------------------------------------------------------------------------------------- */
 
-NSNET_BARE static long get_capabilities(struct nsnet_spawn *job)
+struct powers {
+	uint64_t permitted;
+	uint64_t effective;
+};
+
+NSNET_BARE static long get_capabilities(struct powers *powers)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2];
@@ -256,8 +261,8 @@ NSNET_BARE static long get_capabilities(struct nsnet_spawn *job)
 
 	if (err < 0)
 		return err;
-	job->permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
-	job->effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	powers->permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	powers->effective = data[0].effective | (uint64_t)data[1].effective << 32;
 	return 0;
 }
 
@@ -287,6 +292,14 @@ NSNET_BARE static long raise_ambient(uint64_t wanted)
 
 /* --- namespaces --------------------------------------------------------------------------------------------------- */
 
+/* Before a user namespace is entered: inside, setgroups may be denied for ever. An unprivileged caller keeps its own groups. */
+NSNET_BARE static long drop_groups(void)
+{
+	long err = raw_syscall2(SYS_setgroups, 0, 0);
+
+	return err == -EPERM ? 0 : err;
+}
+
 NSNET_BARE static long join_user_namespace(int fd)
 {
 	/* Root of the namespace that we enter may trace us, and we may carry a copy of our parent's memory. */
@@ -294,11 +307,18 @@ NSNET_BARE static long join_user_namespace(int fd)
 
 	if (err < 0)
 		return err;
-	/* Inside it may be denied for ever. An unprivileged caller keeps its own groups. */
-	err = raw_syscall2(SYS_setgroups, 0, 0);
-	if (err < 0 && err != -EPERM)
+	err = drop_groups();
+	if (err < 0)
 		return err;
-	return raw_syscall2(SYS_setns, fd, CLONE_NEWUSER);
+	err = raw_syscall2(SYS_setns, fd, CLONE_NEWUSER);
+	if (err < 0)
+		return err;
+	/* Its root is whom we become, and only who has an id there may make a namespace below. There may be no root. */
+	err = raw_syscall3(SYS_setresgid, 0, 0, 0);
+	if (err < 0 && err != -EINVAL)
+		return err;
+	err = raw_syscall3(SYS_setresuid, 0, 0, 0);
+	return err == -EINVAL ? 0 : err;
 }
 
 /* A namespace that belongs to the user namespace that is joined needs power there; one of the caller's needs it here. As
@@ -449,25 +469,33 @@ NSNET_BARE static long set_mounts(const struct nsnet_spawn *job, int *step)
 
 NSNET_BARE static long become(const struct nsnet_spawn *job, int *step)
 {
+	struct powers kept;
 	long err;
 
-	/* Keep the permitted set over setresuid to a uid that is not root; set_capabilities narrows it. */
-	*step = NSNET_STEP_CAPABILITIES;
-	err = raw_prctl(PR_SET_KEEPCAPS, 1, 0);
-	if (err < 0)
-		return err;
 	*step = NSNET_STEP_SETGROUPS;
 	err = job->set_groups ? raw_syscall2(SYS_setgroups, job->n_groups, job->groups) : 0;
 	if (err < 0)
 		return err;
 	if (!job->set_ids)
 		return 0;
+	/* Keep the permitted set over setresuid to a uid that is not root; set_capabilities narrows it. */
+	*step = NSNET_STEP_CAPABILITIES;
+	err = raw_prctl(PR_SET_KEEPCAPS, 1, 0);
+	if (err < 0)
+		return err;
 	*step = NSNET_STEP_SETGID;
 	err = raw_syscall3(SYS_setresgid, job->gid, job->gid, job->gid);
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_SETUID;
-	return raw_syscall3(SYS_setresuid, job->uid, job->uid, job->uid);
+	err = raw_syscall3(SYS_setresuid, job->uid, job->uid, job->uid);
+	if (err < 0)
+		return err;
+	*step = NSNET_STEP_CAPABILITIES;	/* what was kept is not effective any more */
+	err = get_capabilities(&kept);
+	if (err == 0)
+		err = capset(kept.permitted, kept.permitted, 0);
+	return err < 0 ? err : raw_prctl(PR_SET_KEEPCAPS, 0, 0);
 }
 
 /* Exactly `wanted`, in all five sets. The bounding set has no "set" call: drop until the kernel knows no more. */
@@ -490,8 +518,7 @@ NSNET_BARE static long set_capabilities(uint64_t wanted, int drop_bounding)
 	err = capset(wanted, wanted, wanted);
 	if (err < 0)
 		return err;
-	err = raise_ambient(wanted);
-	return err < 0 ? err : raw_prctl(PR_SET_KEEPCAPS, 0, 0);
+	return raise_ambient(wanted);
 }
 
 NSNET_BARE static long set_rlimits(const struct nsnet_spawn *job)
@@ -565,6 +592,8 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 
 	TRY(NSNET_STEP_SETNS, join_namespaces(job));
 	early = flags & (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWTIME);
+	if (flags & CLONE_NEWUSER)
+		TRY(NSNET_STEP_SETGROUPS, drop_groups());
 	if (needs_second_clone(job))
 		TRY(NSNET_STEP_CLONE3, clone_again(early, channel));
 	else if (early)
@@ -647,10 +676,15 @@ NSNET_BARE void child_of_memory(struct birth *birth)
 /* An image has to have the capabilities of its caller: execve keeps them for root, and for others as ambient ones. */
 NSNET_BARE static long carry_capabilities(struct nsnet_spawn *job)
 {
-	long err = get_capabilities(job);
+	struct powers own;
+	long err = get_capabilities(&own);
 
-	if (err < 0 || !job->permitted)
+	if (err < 0)
 		return err;
+	job->permitted = own.permitted;
+	job->effective = own.effective;
+	if (!own.permitted)
+		return 0;
 	if (raw_syscall0(SYS_geteuid) == 0 && !(raw_prctl(PR_GET_SECUREBITS, 0, 0) & SECBIT_NOROOT)) {
 		for (int cap = 0; cap <= LAST_CAPABILITY; cap++)	/* what root gets is cut to the bounding set */
 			if (job->permitted >> cap & 1 && raw_prctl(PR_CAPBSET_READ, cap, 0) != 1)

@@ -14,12 +14,12 @@
 #include <linux/magic.h>
 #include <linux/sched.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -32,17 +32,17 @@
 
 #define STACK_BYTES 8192	/* for the few frames up to the execve; the thread's own stack may be as small as 32 KiB */
 
-void nsnet_block_signals(sigset_t *saved)
+/* All of them: the C library's own call leaves out two that it keeps for itself, and forgets that a caller had blocked them. */
+void nsnet_block_signals(uint64_t *saved)
 {
-	sigset_t all;
+	uint64_t all = ~(uint64_t)0;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, saved);
+	raw_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &all, saved, sizeof(all));
 }
 
-void nsnet_restore_signals(const sigset_t *saved)
+void nsnet_restore_signals(const uint64_t *saved)
 {
-	pthread_sigmask(SIG_SETMASK, saved, NULL);
+	raw_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, saved, 0, sizeof(*saved));
 }
 
 void nsnet_close(int *fd)
@@ -55,11 +55,11 @@ void nsnet_close(int *fd)
 	errno = saved;
 }
 
-void nsnet_reap(int *pidfd)
+/* Wait for its end and close. ECHILD: the embedding program reaps everything. */
+static void reap(int *pidfd)
 {
 	siginfo_t info;
 
-	/* ECHILD: the embedding program reaps everything. */
 	while (waitid(P_PIDFD, (id_t)*pidfd, &info, WEXITED) < 0 && errno == EINTR)
 		;
 	nsnet_close(pidfd);
@@ -140,6 +140,52 @@ static int send_job(const struct nsnet_spawn *job)
 	return err;
 }
 
+/* --- reports ------------------------------------------------------------------------------------------------------ */
+
+/* 1: a report, perhaps a descriptor, and who sent it; 0: end of file; -errno, -EINTR among them. */
+static int receive(int channel, struct nsnet_report *report, int *passed_fd, int *pid)
+{
+	struct iovec body = { .iov_base = report, .iov_len = sizeof(*report) };
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct msghdr message = {
+		.msg_iov = &body, .msg_iovlen = 1,
+		.msg_control = control.room, .msg_controllen = sizeof(control.room),
+	};
+	struct cmsghdr *header;
+	ssize_t len;
+
+	*passed_fd = *pid = -1;
+	len = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
+	if (len < 0)
+		return errno == ECONNRESET ? 0 : -errno;
+	if (len == 0)
+		return 0;
+	for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+		struct ucred sender;
+
+		if (header->cmsg_level != SOL_SOCKET)
+			continue;
+		if (header->cmsg_type == SCM_RIGHTS) {
+			memcpy(passed_fd, CMSG_DATA(header), sizeof(int));
+		} else if (header->cmsg_type == SCM_CREDENTIALS) {
+			memcpy(&sender, CMSG_DATA(header), sizeof(sender));
+			*pid = sender.pid;
+		}
+	}
+	if (message.msg_flags & MSG_CTRUNC) {	/* no room in our table for what was passed */
+		nsnet_close(passed_fd);
+		return -EMFILE;
+	}
+	if ((size_t)len != sizeof(*report)) {
+		nsnet_close(passed_fd);
+		return -EPROTO;
+	}
+	return 1;
+}
+
 /* --- the clone ---------------------------------------------------------------------------------------------------- */
 
 /* Handlers of the parent's must never run in the child, so it starts with default dispositions (ignored signals stay ignored
@@ -192,12 +238,13 @@ static int receive_channel(int boot, int pidfd, int *channel)
 	struct nsnet_report ignored;
 	int pid, err;
 
+	*channel = -1;
 	while (poll(files, 2, -1) < 0)
 		if (errno != EINTR)
 			return -errno;
 	if (!(files[0].revents & POLLIN))
 		return -ESRCH;
-	err = nsnet_receive_report(boot, &ignored, channel, &pid);
+	err = receive(boot, &ignored, channel, &pid);
 	if (err > 0 && *channel < 0)
 		err = -EPROTO;
 	return err < 0 ? err : err == 0 ? -ESRCH : 0;
@@ -224,10 +271,12 @@ static int make_child(struct nsnet_spawn *job, int image)
 	if (birth.error) {
 		job->step = birth.step;
 		err = (int)birth.error;
-		nsnet_reap(&job->pidfd);
+		reap(&job->pidfd);
 		goto out;
 	}
 	job->pid = (int)pid;
+	job->owner = getpid();
+	job->stage = NSNET_STAGE_CHILD;
 	job->step = NSNET_STEP_HANDOVER;
 	err = receive_channel(ends[0], job->pidfd, &job->channel);
 	if (err == 0 && image)
@@ -241,7 +290,7 @@ out:
  * be there as well. */
 int nsnet_spawn(struct nsnet_spawn *job)
 {
-	sigset_t saved;
+	uint64_t saved;
 	int err = -ENOSYS;
 
 	nsnet_block_signals(&saved);
@@ -306,53 +355,118 @@ int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const cha
 	return err;
 }
 
-/* --- reports ------------------------------------------------------------------------------------------------------ */
+/* --- from parked to ended ----------------------------------------------------------------------------------------- */
 
-/* 1: a report, perhaps a descriptor, and who sent it; 0: end of file; -errno, -EINTR among them. */
-int nsnet_receive_report(int channel, struct nsnet_report *report, int *passed_fd, int *pid)
+/* As receive(), for a job. A child that came to its namespaces by a second clone is another process from then on: the first has
+ * ended, and is collected here. */
+int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report)
 {
-	struct iovec body = { .iov_base = report, .iov_len = sizeof(*report) };
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
-	} control;
-	struct msghdr message = {
-		.msg_iov = &body, .msg_iovlen = 1,
-		.msg_control = control.room, .msg_controllen = sizeof(control.room),
-	};
-	struct cmsghdr *header;
-	ssize_t len;
+	for (;;) {
+		int pid, err, before = job->pidfd;
 
-	*passed_fd = *pid = -1;
-	len = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
-	if (len < 0)
-		return errno == ECONNRESET ? 0 : -errno;
-	if (len == 0)
+		nsnet_close(&job->passed_fd);
+		err = receive(job->channel, report, &job->passed_fd, &pid);
+		if (err <= 0 || report->step != NSNET_STEP_MOVED || report->error)
+			return err;
+		if (job->passed_fd < 0 || pid <= 0)
+			return -EPROTO;
+		job->pid = pid;
+		job->pidfd = job->passed_fd;
+		job->passed_fd = -1;
+		reap(&before);
+	}
+}
+
+/* Let a parked child run its command. 0: it does; 1: the report says what failed; -ECHILD: it has ended before; -EINTR: call
+ * again. */
+int nsnet_go(struct nsnet_spawn *job, struct nsnet_report *report)
+{
+	if (job->stage == NSNET_STAGE_CHILD) {
+		/* It may be gone: then there is a last report, or the end of the channel. */
+		if (send(job->channel, "g", 1, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
+			return -errno;
+		job->stage = NSNET_STAGE_GOING;
+	}
+	for (;;) {
+		int err = nsnet_receive(job, report);
+
+		if (err < 0 || (err > 0 && report->error))
+			return err;
+		if (err == 0)
+			break;
+		if (report->step == NSNET_STEP_EXECVE)
+			job->stage = NSNET_STAGE_EXECVE;
+	}
+	if (job->stage != NSNET_STAGE_EXECVE)
+		return -ECHILD;
+	job->stage = NSNET_STAGE_RUNNING;
+	nsnet_close(&job->channel);
+	return 0;
+}
+
+/* What the kernel remembers of a process that somebody else has waited for. */
+static int remembered_status(struct nsnet_spawn *job)
+{
+	struct {				/* <linux/pidfd.h>, struct pidfd_info, Linux 6.13 */
+		uint64_t mask, cgroup;
+		uint32_t ids[11];
+		int32_t exit_code;
+	} info = { .mask = 1 << 3 };		/* PIDFD_INFO_EXIT, Linux 6.15 */
+
+	if (ioctl(job->pidfd, _IOC(_IOC_READ | _IOC_WRITE, 0xFF, 11, sizeof(info)), &info) < 0 || !(info.mask & 1 << 3))
 		return 0;
-	for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-		struct ucred sender;
-
-		if (header->cmsg_level != SOL_SOCKET)
-			continue;
-		if (header->cmsg_type == SCM_RIGHTS) {
-			memcpy(passed_fd, CMSG_DATA(header), sizeof(int));
-		} else if (header->cmsg_type == SCM_CREDENTIALS) {
-			memcpy(&sender, CMSG_DATA(header), sizeof(sender));
-			*pid = sender.pid;
-		}
-	}
-	if (message.msg_flags & MSG_CTRUNC) {	/* no room in our table for what was passed */
-		nsnet_close(passed_fd);
-		return -EMFILE;
-	}
-	if ((size_t)len != sizeof(*report)) {
-		nsnet_close(passed_fd);
-		return -EPROTO;
-	}
+	job->status = WIFSIGNALED(info.exit_code) ? -WTERMSIG(info.exit_code) : WEXITSTATUS(info.exit_code);
 	return 1;
 }
 
-int nsnet_say_go(int channel)
+/* Take its status if it has ended: 1, and 0 if it has not. */
+int nsnet_collect(struct nsnet_spawn *job)
 {
-	return send(channel, "g", 1, MSG_NOSIGNAL) < 0 ? -errno : 0;
+	siginfo_t info = { 0 };
+
+	if (job->ended)
+		return 1;
+	while (waitid(P_PIDFD, (id_t)job->pidfd, &info, WEXITED | WNOHANG) < 0) {
+		if (errno == EINTR)
+			continue;
+		if (errno != ECHILD)
+			return -errno;
+		job->ended = remembered_status(job) ? 1 : 2;
+		return 1;
+	}
+	if (!info.si_pid)
+		return 0;
+	job->status = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+	job->ended = 1;
+	return 1;
+}
+
+/* Kill it, collect it, let go of everything. In a fork of the process that made it: only let go. */
+int nsnet_end(struct nsnet_spawn *job)
+{
+	struct pollfd file = { .fd = job->pidfd, .events = POLLIN };
+
+	if (job->pidfd >= 0 && job->owner == getpid() && !job->ended) {
+		syscall(SYS_pidfd_send_signal, job->pidfd, SIGKILL, NULL, 0);
+		while (poll(&file, 1, -1) < 0 && errno == EINTR)
+			;
+		nsnet_collect(job);
+	}
+	nsnet_close(&job->channel);
+	nsnet_close(&job->passed_fd);
+	nsnet_close(&job->pidfd);
+	return 0;
+}
+
+/* The last that anybody does with a job. Whoever is parked has nobody left to tell it to go; a command runs on. */
+void nsnet_drop(struct nsnet_spawn *job)
+{
+	if (job->stage != NSNET_STAGE_RUNNING) {
+		nsnet_end(job);
+		return;
+	}
+	if (job->pidfd >= 0 && job->owner == getpid())
+		nsnet_collect(job);
+	nsnet_close(&job->passed_fd);
+	nsnet_close(&job->pidfd);
 }

@@ -76,9 +76,9 @@ static int visit_by_child(struct nsnet_visit *visit)
 		.image_fd = visit->image_fd, .cgroup_fd = -1, .joins = joins, .argv = words + 1, .envp = words + 1,
 		.uid_map = visit->uid_map, .gid_map = visit->gid_map, .umask = -1,
 		.socket_family = visit->family, .socket_type = visit->type, .socket_protocol = visit->protocol,
-		.pid = -1, .pidfd = -1, .channel = -1,
+		.pid = -1, .pidfd = -1, .channel = -1, .passed_fd = -1,
 	};
-	int fd = -1, pid, err;
+	int fd = -1, err;
 
 	if (visit->userns_fd >= 0)
 		joins[job.n_joins++] = (struct nsnet_ns_join){ .fd = visit->userns_fd, .type = CLONE_NEWUSER };
@@ -90,26 +90,27 @@ static int visit_by_child(struct nsnet_visit *visit)
 	if (err < 0)
 		goto out;
 	do {
-		err = nsnet_receive_report(job.channel, &report, &fd, &pid);
+		err = nsnet_receive(&job, &report);
 	} while (err == -EINTR);
-	if (err == 0)
+	if (err == 0) {
 		err = -EPIPE;		/* it died without a word */
-	else if (err > 0 && report.step != NSNET_STEP_READY) {
+	} else if (err > 0 && report.step != NSNET_STEP_READY) {
 		visit->step = report.step;
 		err = -report.error;
-	} else if (err > 0 && fd < 0) {
+	} else if (err > 0 && job.passed_fd < 0) {
 		err = -EPROTO;
+	} else if (err > 0) {
+		fd = job.passed_fd;
+		job.passed_fd = -1;
 	}
 out:
-	nsnet_close(&job.channel);
-	if (job.pidfd >= 0)
-		nsnet_reap(&job.pidfd);
+	nsnet_end(&job);
 	return err < 0 ? err : fd;
 }
 
 int nsnet_visit(struct nsnet_visit *visit)
 {
-	sigset_t saved;
+	uint64_t saved;
 	int result;
 
 	nsnet_block_signals(&saved);

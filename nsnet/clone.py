@@ -6,10 +6,10 @@ socket. Knows the file that a child executes (csrc/image.c), and turns reports i
 
 import errno
 import os
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet.errors import KernelError
-from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, proc_pid, reap, step_name
+from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, proc_pid, step_name
 
 
 class _Image:
@@ -51,9 +51,11 @@ class Report(NamedTuple):
 
 
 class Child:
-    """A process made by clone3, from the moment of the call: what C reports lands here, whatever Python is doing.
+    """A process made by clone3, from the moment of the call.
 
-    `spec`: the fields of struct nsnet_spawn, strings and lists as Python has them. The object keeps the memory alive.
+    `spec`: the fields of struct nsnet_spawn, strings and lists as Python has them. Descriptors, pid and status are in the
+    struct, where C writes them in one call: an exception raised by a signal handler loses nothing. When the struct goes, C ends a
+    child that has not come to its command, and closes everything.
     """
 
     _STRINGS = ("cwd", "uid_map", "gid_map", "hostname")
@@ -62,11 +64,10 @@ class Child:
 
     def __init__(self, spec: dict):
         self._keep: List[Any] = []
-        # Written by C, so that no interrupt can lose it: a descriptor that was passed up, and who sent it.
-        self._passed, self._sender = ffi.new("int *", -1), ffi.new("int *", -1)
-        job = self._job = ffi.new("struct nsnet_spawn *", {
-            "image_fd": image.fileno(), "pid": -1, "pidfd": -1, "channel": -1, "cgroup_fd": -1, "socket_family": -1,
-            "umask": -1})
+        job = self._job = ffi.gc(ffi.new("struct nsnet_spawn *", {
+            "image_fd": image.fileno(), "pid": -1, "pidfd": -1, "channel": -1, "passed_fd": -1, "cgroup_fd": -1,
+            "socket_family": -1, "umask": -1}), lib.nsnet_drop)
+        self._report = ffi.new("struct nsnet_report *")
         for name, value in spec.items():
             if name in ("paths", "argv", "envp"):
                 value = self._words(value, room=name == "envp")
@@ -96,6 +97,11 @@ class Child:
     def pidfd(self) -> int:
         return self._job.pidfd
 
+    @property
+    def running(self) -> bool:
+        """Whether it has come to its command (and may have ended since)."""
+        return self._job.stage == lib.NSNET_STAGE_RUNNING
+
     def clone(self) -> None:
         error = lib.nsnet_spawn(self._job)
         if error < 0:
@@ -115,60 +121,58 @@ class Child:
         return number
 
     def receive(self) -> Report:
-        """The next report. `take_passed` has the descriptor that came with it."""
-        report = ffi.new("struct nsnet_report *")
+        """The next report. `passed` has the descriptor that came with it."""
+        result = self._again(lib.nsnet_receive)
+        if result < 0:
+            raise KernelError(-result, "handover")
+        return Report(step_name(self._report.step), self._report.error) if result else Report(None, 0)
+
+    def passed(self) -> Descriptor:
+        """A descriptor of what the child passed; the caller's."""
+        return Descriptor.of(os.dup, self._job.passed_fd)
+
+    def go(self) -> Optional[Report]:
+        """Let it run its command; what failed, or None. Report(None, 0): it has ended before."""
+        result = self._again(lib.nsnet_go)
+        if result == -errno.ECHILD:
+            return Report(None, 0)
+        if result < 0:
+            raise KernelError(-result, "go")
+        return Report(step_name(self._report.step), self._report.error) if result else None
+
+    def _again(self, call: Callable) -> int:
+        """Until no signal comes in between; handlers run there."""
         while True:
-            result = lib.nsnet_receive_report(self._job.channel, report, self._passed, self._sender)
-            if result == -errno.EINTR:
-                continue
-            if result < 0:
-                raise KernelError(-result, "handover")
-            if result == 0:
-                return Report(None, 0)
-            step = step_name(report.step)
-            if step == "moved" and not report.error:
-                self._move()
-                continue
-            return Report(step, report.error)
+            result = call(self._job, self._report)
+            if result != -errno.EINTR:
+                return result
 
-    def _move(self) -> None:
-        """The child has cloned itself into a namespace and ended: what it passed is the pidfd of the new one."""
-        if self._passed[0] < 0:
-            raise KernelError(errno.EPROTO, "handover", "the child did not say who it is now")
-        before, job = self._job.pidfd, self._job
-        job.pid, job.pidfd, self._passed[0] = self._sender[0], self._passed[0], -1
-        reap(before)
-        os.close(before)
+    def collect(self) -> Optional[int]:
+        """The exit status of one that has ended, negative for the signal that ended it.
 
-    def take_passed(self) -> Descriptor:
-        """The descriptor that the child passed; the caller's from now on."""
-        taken = Descriptor(self._passed[0])
-        self._passed[0] = -1
-        return taken
-
-    def say_go(self) -> None:
-        error = lib.nsnet_say_go(self._job.channel)
+        Raises KernelError with ECHILD if somebody else collected it and the kernel does not tell it again (before Linux 6.15).
+        """
+        if self.pidfd < 0 and not self._job.ended:
+            raise KernelError(errno.ECHILD, "wait", "the process is closed")
+        error = lib.nsnet_collect(self._job)
         if error < 0:
-            raise KernelError(-error, "go")
+            raise KernelError(-error, "wait")
+        if self._job.ended == 2:
+            raise KernelError(errno.ECHILD, "wait", f"somebody else collected process {self.pid}; its status is lost")
+        return self._job.status if self._job.ended else None
 
-    def close_channel(self) -> None:
-        """Let go of the channel, which ends a parked child, and of a descriptor that nobody took."""
-        fd, self._job.channel = self._job.channel, -1
-        if fd >= 0:
-            os.close(fd)
-        if self._passed[0] >= 0:
-            self.take_passed().close()
+    def end(self) -> None:
+        """Kill it if it runs, collect it, let go of everything; in a fork of the process that made it, let go."""
+        lib.nsnet_end(self._job)
 
-    def close_pidfd(self) -> None:
-        """Let go of the process; it is not collected by that."""
-        fd, self._job.pidfd = self._job.pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+    def drop(self) -> None:
+        """Let go of everything. A parked child ends; a command runs on, and nobody collects it."""
+        lib.nsnet_drop(self._job)
 
 
 def visit(family: int, type: int, protocol: int, *, netns_fd: int = -1, userns_fd: int = -1,
-          maps: Optional[Tuple[str, str]] = None) -> int:
-    """The descriptor of a socket made inside a network namespace, without moving the caller.
+          maps: Optional[Tuple[str, str]] = None) -> Descriptor:
+    """A socket made inside a network namespace, without moving the caller.
 
     `netns_fd`: the namespace; -1 makes a new one. `userns_fd`: the user namespace to enter first. `maps`: (uid_map,
     gid_map) of a new user namespace that is to own the new network namespace.
@@ -177,7 +181,7 @@ def visit(family: int, type: int, protocol: int, *, netns_fd: int = -1, userns_f
     job = ffi.new("struct nsnet_visit *", {
         "image_fd": image.fileno(), "userns_fd": userns_fd, "netns_fd": netns_fd, "new_userns": 1 if maps else 0,
         "uid_map": keep[0], "gid_map": keep[1], "family": family, "type": type, "protocol": protocol})
-    fd = lib.nsnet_visit(job)
-    if fd < 0:
-        raise KernelError(-fd, step_name(job.step))
-    return fd
+    made = Descriptor.of(lib.nsnet_visit, job)
+    if made.fileno() < 0:
+        raise KernelError(-made.detach(), step_name(job.step))
+    return made

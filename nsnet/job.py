@@ -7,10 +7,11 @@ nothing. process.py starts it.
 import errno
 import fcntl
 import grp
+import io
 import os
 import pwd
 import signal
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import IO, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import idmap, kernel, values
 from nsnet.errors import KernelError, UsageError
@@ -65,7 +66,7 @@ def own_maps() -> Maps:
 
 
 class Job:
-    """One launch as it was asked for. `spec`: for clone.Child. `maps`: (uid_map, gid_map, deny setgroups) for the parent
+    """One launch as it was asked for. `spec`: for clone.Child. `maps`: ((uid_map, gid_map), deny setgroups) for the parent
     to write, or None. `pipes`: the parent's ends by stream. close() when the child is made, or was not.
     """
 
@@ -82,8 +83,8 @@ class Job:
                  proc: bool = False, loopback: bool = True):
         self.argv = values.command(argv)
         self.maps: Optional[Tuple[Maps, bool]] = None
-        self.pipes: Dict[str, int] = {}
-        self._opened: List[int] = []
+        self.files: Dict[str, IO[bytes]] = {}
+        self._opened = kernel.Descriptor()          # a bundle of them
         self.oom_score_adj = _number(oom_score_adj, -1000, 1000, "oom_score_adj")
         self.new, join = _kinds(new), _joins_by_kind(join)
         self.wants_netns = "net" in self.new
@@ -107,16 +108,15 @@ class Job:
             spec["joins"] = _joins(join, self._opened)
             spec["cgroup_fd"] = -1 if cgroup is None else _open_cgroup(cgroup, self._opened)
             spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, self._opened,
-                                         self.pipes)
+                                         self.files)
         except BaseException:
             self.close()
             raise
         self.spec = spec
 
     def close(self) -> None:
-        """Close what was opened for the child, and the pipes that nobody took."""
-        while self._opened or self.pipes:
-            os.close(self._opened.pop() if self._opened else self.pipes.popitem()[1])
+        """Close what was opened for the child."""
+        self._opened.close()
 
     def _check_namespaces(self, join: Mapping, hostname: Optional[str], proc: bool) -> None:
         for kind in join:
@@ -280,7 +280,7 @@ def _joins_by_kind(join: Optional[Mapping[str, Joinable]]) -> Dict[str, Joinable
     return dict(join or {})
 
 
-def _joins(join: Mapping[str, Joinable], opened: List[int]) -> List[Dict[str, int]]:
+def _joins(join: Mapping[str, Joinable], opened: kernel.Descriptor) -> List[Dict[str, int]]:
     """The user namespace first, as C expects it."""
     rows = []
     for kind in sorted(join, key=_JOIN_ORDER.index):
@@ -290,28 +290,24 @@ def _joins(join: Mapping[str, Joinable], opened: List[int]) -> List[Dict[str, in
     return rows
 
 
-def _namespace_fd(kind: str, target: Joinable, opened: List[int]) -> int:
+def _namespace_fd(kind: str, target: Joinable, opened: kernel.Descriptor) -> int:
     if isinstance(target, Netns) and kind == "net":
         return target.fd
     if isinstance(target, Netns) and kind == "user":
         found = kernel.owner_userns(target.fd)
         if found is None:
             raise KernelError(errno.EPERM, "setns", "the network namespace belongs to a user namespace outside the caller's")
-        opened.append(found)
-        return found
+        return opened.add(found)
     if isinstance(target, (str, bytes, os.PathLike)):
-        opened.append(kernel.open_namespace(os.fsdecode(target), kind).detach())
-        return opened[-1]
+        return opened.add(kernel.open_namespace(os.fsdecode(target), kind))
     return values.descriptor(target, f"join {kind!r}:")
 
 
-def _open_cgroup(cgroup: Union[int, str, os.PathLike], opened: List[int]) -> int:
+def _open_cgroup(cgroup: Union[int, str, os.PathLike], opened: kernel.Descriptor) -> int:
     if not isinstance(cgroup, (str, bytes, os.PathLike)):
         return values.descriptor(cgroup, "cgroup")
-    with kernel.refused(f"open cgroup {os.fspath(cgroup)}"):
-        fd = os.open(os.fspath(cgroup), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    opened.append(fd)
-    return fd
+    with kernel.refused(f"open cgroup {os.fsdecode(cgroup)}"):
+        return opened.add(kernel.Descriptor.open(cgroup, os.O_RDONLY | os.O_DIRECTORY))
 
 
 def _rlimits(rlimits: Optional[Mapping[int, Tuple[int, int]]]) -> List[Dict[str, int]]:
@@ -328,8 +324,8 @@ def _rlimits(rlimits: Optional[Mapping[int, Tuple[int, int]]]) -> List[Dict[str,
     return found
 
 
-def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: List[int],
-                 pipes: Dict[str, int]) -> List[Dict[str, int]]:
+def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: kernel.Descriptor,
+                 files: Dict[str, IO[bytes]]) -> List[Dict[str, int]]:
     """(source, target) of every descriptor that the command gets, sorted by target."""
     sources: Dict[int, int] = {}
     for target, (name, stream) in enumerate(streams.items()):
@@ -342,11 +338,13 @@ def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: Li
                 sources[target] = _devnull(opened)
         elif stream == PIPE:
             with kernel.refused("pipe"):
-                read, write = os.pipe2(os.O_CLOEXEC)
-            theirs, ours = (read, write) if target == 0 else (write, read)
-            opened.append(theirs)
-            pipes[name] = ours
-            sources[target] = theirs
+                read, write = opened.add_pipe()
+            sources[target], ours = (read, write) if target == 0 else (write, read)
+            made: List[IO[bytes]] = []
+            # From a copy, in one step: now the file owns it, and nothing else.
+            mode, size = ("wb", 0) if target == 0 else ("rb", -1)
+            made.extend(map(io.open, map(os.dup, (ours,)), (mode,), (size,)))
+            files[name] = made[0]
         elif stream == DEVNULL:
             sources[target] = _devnull(opened)
         elif stream == STDOUT:
@@ -364,10 +362,9 @@ def _descriptors(streams: Mapping[str, Any], pass_fds: Iterable[int], opened: Li
     return [{"source": source, "target": target} for target, source in sorted(sources.items())]
 
 
-def _devnull(opened: List[int]) -> int:
+def _devnull(opened: kernel.Descriptor) -> int:
     with kernel.refused(f"open {os.devnull}"):
-        opened.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-    return opened[-1]
+        return opened.add(kernel.Descriptor.open(os.devnull, os.O_RDWR))
 
 
 def _is_open(fd: int) -> bool:

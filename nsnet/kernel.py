@@ -15,8 +15,11 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
+from functools import partial
+from itertools import chain, starmap
+from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Union
 
 from nsnet.errors import KernelError, NsnetError, OutcomeUnknown, UsageError
 
@@ -53,9 +56,6 @@ REPLY_BYTES = 1 << 17               # room for replies between two looks at them
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 _IFREQ = struct.Struct("16si20x")           # <linux/if.h>, struct ifreq
 _IFREQ_POINTER = struct.Struct("@16sP16x")
-_PIDFD_INFO = struct.Struct("=Q52xi")       # <linux/pidfd.h>, struct pidfd_info: mask ... exit_code
-_PIDFD_INFO_EXIT = 1 << 3                   # Linux 6.15
-_PIDFD_GET_INFO = 0xC040FF0B                # _IOWR(0xFF, 11, 64 bytes)
 
 
 def step_name(step: int) -> str:
@@ -77,29 +77,60 @@ def refused(step: str) -> Iterator[None]:
 class Descriptor:
     """A file descriptor with an owner: closed by close(), by `with`, or when the last reference goes."""
 
-    __slots__ = ("_fd", "__weakref__")
+    __slots__ = ("_held", "__weakref__")
 
-    def __init__(self, fd: int):
-        self._fd = fd
+    def __init__(self, fd: int = -1):
+        self._held = [fd] if fd >= 0 else []
+
+    @classmethod
+    def of(cls, call: Callable[..., int], *arguments: Any) -> "Descriptor":
+        """The descriptor that a call returns, owned from the first moment.
+
+        Calling and keeping are one step of list.extend(), with no bytecode in between: an exception that a signal handler
+        raises comes before or after it, and cannot lose the number.
+        """
+        made = cls()
+        made._held.extend(starmap(call, (arguments,)))
+        return made
+
+    @classmethod
+    def open(cls, path: Union[str, bytes, os.PathLike], flags: int, mode: int = 0o600,
+             dir_fd: Optional[int] = None) -> "Descriptor":
+        """open(2), close on exec."""
+        return cls.of(partial(os.open, path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd))
 
     def fileno(self) -> int:
-        if self._fd < 0:
+        if not self._held:
             raise ValueError("the descriptor is closed")
-        return self._fd
+        return self._held[0]
 
     @property
     def closed(self) -> bool:
-        return self._fd < 0
+        return not self._held
 
     def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        try:                                # likewise: taken out and closed in one step
+            deque(map(os.close, filter((-1).__lt__, iter(self._held.pop, None))), maxlen=0)
+        except IndexError:
+            pass
 
     def detach(self) -> int:
         """Give the number away; somebody else closes it."""
-        fd, self._fd = self._fd, -1
-        return fd
+        return self._held.pop() if self._held else -1
+
+    def add(self, other: "Descriptor") -> int:
+        """Own what another one owns as well, to be closed together; its number."""
+        number = other.fileno()
+        try:
+            self._held.extend(iter(other._held.pop, None))
+        except IndexError:                  # there is no more
+            pass
+        return number
+
+    def add_pipe(self) -> Tuple[int, int]:
+        """A new pipe, likewise: the ends for reading and writing (pipe2(2), close on exec)."""
+        self._held.extend(chain.from_iterable(map(os.pipe2, (os.O_CLOEXEC,))))
+        return self._held[-2], self._held[-1]
 
     def __enter__(self) -> "Descriptor":
         return self
@@ -108,7 +139,7 @@ class Descriptor:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:       # an interrupt may have come before there was one
+        if getattr(self, "_held", None):        # an interrupt may have come before there was one
             self.close()
 
 
@@ -139,10 +170,10 @@ class RtnlSocket:
     @classmethod
     def open(cls) -> "RtnlSocket":
         """In the calling thread's network namespace."""
-        fd = lib.nsnet_nl_open(NETLINK_ROUTE)
-        if fd < 0:
-            raise KernelError(-fd, "socket")
-        return cls(fd)
+        made = Descriptor.of(lib.nsnet_nl_open, NETLINK_ROUTE)
+        if made.fileno() < 0:
+            raise KernelError(-made.detach(), "socket")
+        return cls(made)
 
     def fileno(self) -> int:
         if self._descriptor.closed:
@@ -237,14 +268,14 @@ class RtnlSocket:
         with self._use:
             return call(self.fileno(), *arguments)
 
-    def netns_fd(self) -> int:
-        """A new descriptor of the socket's network namespace (SIOCGSKNS; CAP_NET_ADMIN over its owner)."""
+    def netns_fd(self) -> Descriptor:
+        """A descriptor of the socket's network namespace (SIOCGSKNS; CAP_NET_ADMIN over its owner)."""
         return self._with_fd(_netns_of)
 
     def may_administer(self) -> bool:
         """Whether the caller has CAP_NET_ADMIN over the namespace's owner. Asks without changing anything."""
         try:
-            os.close(self.netns_fd())
+            self.netns_fd().close()
         except KernelError as error:
             if error.errno in (errno.EPERM, errno.EACCES):
                 return False
@@ -293,9 +324,9 @@ class RtnlSocket:
             return netns_identity(view)
 
 
-def _netns_of(fd: Union[int, socket.socket]) -> int:
+def _netns_of(fd: Union[int, socket.socket]) -> Descriptor:
     try:
-        return fcntl.ioctl(fd, SIOCGSKNS)
+        return Descriptor.of(fcntl.ioctl, fd, SIOCGSKNS)
     except OSError as error:
         raise KernelError(error.errno, "netns descriptor", "SIOCGSKNS needs CAP_NET_ADMIN there") from None
 
@@ -310,7 +341,7 @@ def netns_identity(view: socket.socket) -> str:
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             raise KernelError(error.errno, "netns cookie") from None
-    with Descriptor(_netns_of(view)) as netns:
+    with _netns_of(view) as netns:
         return f"inode:{os.fstat(netns.fileno()).st_ino}"
 
 
@@ -339,7 +370,7 @@ def index_attributes(data: bytes, start: int) -> Optional[Sequence[int]]:
 
 def read_file(path: str) -> str:
     """A small file of /proc, in one read; a fifth of the time that open() takes. Raises KernelError."""
-    with refused(f"read {path}"), Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as file:
+    with refused(f"read {path}"), Descriptor.open(path, os.O_RDONLY) as file:
         return os.read(file.fileno(), 1 << 16).decode("utf-8", "surrogateescape")
 
 
@@ -366,7 +397,7 @@ def proc_pid(pidfd: int) -> int:
 def process(pid: int) -> Iterator[int]:
     """The pidfd of a running process that /proc here knows by this number. Raises KernelError with ESRCH if there is none."""
     with refused(f"process {pid}"):
-        pidfd = Descriptor(os.pidfd_open(pid))
+        pidfd = Descriptor.of(os.pidfd_open, pid)
     with pidfd:
         if proc_pid(pidfd.fileno()) != pid:
             raise KernelError(errno.ESRCH, f"process {pid}", "/proc is of another pid namespace")
@@ -389,27 +420,6 @@ def signal_process(pidfd: int, signal: int) -> None:
         raise KernelError(error.errno, f"signal {signal}") from None
 
 
-def reap(pidfd: int) -> Optional[int]:
-    """Collect a process that has ended: its exit status, negative for the signal that ended it.
-
-    None if somebody else collected it and the kernel does not tell any more (before Linux 6.15).
-    """
-    try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-    except ChildProcessError:
-        pass
-    info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
-    try:
-        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
-    except OSError:
-        return None
-    mask, status = _PIDFD_INFO.unpack(info)
-    if not mask & _PIDFD_INFO_EXIT:
-        return None
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
 def has_ended(pidfd: int, timeout: Optional[float] = 0) -> bool:
     """Whether a process has ended, waiting `timeout` seconds for it (None: for as long as it takes)."""
     poll = select.poll()
@@ -417,10 +427,10 @@ def has_ended(pidfd: int, timeout: Optional[float] = 0) -> bool:
     return bool(poll.poll(None if timeout is None else math.ceil(min(max(timeout, 0), MAX_TIMEOUT) * 1000)))
 
 
-def owner_userns(netns_fd: int) -> Optional[int]:
-    """A descriptor of the user namespace that owns a network namespace; None if it lies outside the caller's (EPERM)."""
+def owner_userns(netns_fd: int) -> Optional[Descriptor]:
+    """The user namespace that owns a network namespace; None if it lies outside the caller's (EPERM)."""
     try:
-        return fcntl.ioctl(netns_fd, NS_GET_USERNS)
+        return Descriptor.of(fcntl.ioctl, netns_fd, NS_GET_USERNS)
     except OSError as error:
         if error.errno == errno.EPERM:
             return None
@@ -430,7 +440,7 @@ def owner_userns(netns_fd: int) -> Optional[int]:
 def open_namespace(path: str, kind: str) -> Descriptor:
     """The descriptor of a namespace file; UsageError if it is anything else."""
     with refused(f"open {path}"):
-        descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))      # it may be a FIFO
+        descriptor = Descriptor.open(path, os.O_RDONLY | os.O_NONBLOCK)           # it may be a FIFO
     try:
         check_namespace(descriptor.fileno(), kind, repr(path))
     except UsageError:

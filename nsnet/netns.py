@@ -123,7 +123,7 @@ class Netns(Verbs):
         if beside is not None and beside._userns is not None:
             fd = clone.visit(*route, userns_fd=beside._userns.fileno())
             return cls(kernel.RtnlSocket(fd), fresh=True, private=True,
-                       userns=kernel.Descriptor(os.dup(beside._userns.fileno())))
+                       userns=kernel.Descriptor.of(os.dup, beside._userns.fileno()))
         try:
             return cls(kernel.RtnlSocket(clone.visit(*route)), fresh=True, private=True)
         except KernelError as error:
@@ -145,17 +145,9 @@ class Netns(Verbs):
     @classmethod
     def of_pid(cls, pid: int) -> "Netns":
         """The namespace of a running process. Raises KernelError with ESRCH if there is none."""
-        try:
-            pidfd = kernel.Descriptor(os.pidfd_open(pid))
-        except OSError as error:
-            raise KernelError(error.errno, f"process {pid}") from None
-        with pidfd:
-            if kernel.proc_pid(pidfd.fileno()) != pid:
-                raise KernelError(errno.ESRCH, f"process {pid}", "/proc is of another pid namespace")
+        with kernel.process(pid) as pidfd:
             found = kernel.open_namespace(f"/proc/{pid}/ns/net", "net")
-            if kernel.has_ended(pidfd.fileno()):       # then the pid may have been another process's
-                found.close()
-                raise KernelError(errno.ESRCH, f"process {pid}")
+            kernel.still_there(pidfd, pid)
         return cls._visited(found)
 
     @classmethod
@@ -187,13 +179,11 @@ class Netns(Verbs):
         userns = kernel.owner_userns(netns_fd.fileno())
         if userns is None:
             raise KernelError(errno.EPERM, "setns", "the network namespace belongs to a user namespace outside the caller's")
-        held = kernel.Descriptor(userns)
-        fd = clone.visit(*route, netns_fd=netns_fd.fileno(), userns_fd=userns)
-        return cls(kernel.RtnlSocket(fd), fd=netns_fd, userns=held)
+        fd = clone.visit(*route, netns_fd=netns_fd.fileno(), userns_fd=userns.fileno())
+        return cls(kernel.RtnlSocket(fd), fd=netns_fd, userns=userns)
 
     def _owner(self) -> Optional[kernel.Descriptor]:
-        found = kernel.owner_userns(self.fd)
-        return None if found is None else kernel.Descriptor(found)
+        return kernel.owner_userns(self.fd)
 
     @property
     def socket_of_rtnl(self) -> kernel.RtnlSocket:
@@ -206,7 +196,7 @@ class Netns(Verbs):
         self._lock = threading.RLock()          # a thread that exists no more may have held it
         found = kernel.RtnlSocket.open() if self._here else None
         if found is None or found.identity() != held.identity():        # it may have left the namespace since
-            made = Netns._visited(kernel.Descriptor(held.netns_fd()))
+            made = Netns._visited(held.netns_fd())
             found, self._userns = made._rtnl, made._userns or self._userns
         self._rtnl = found
         held.close()
@@ -224,14 +214,14 @@ class Netns(Verbs):
         with self._lock:
             if self._fd is None or self._fd.closed:
                 rtnl_socket.fileno()            # a closed one says so
-                self._fd = kernel.Descriptor(rtnl_socket.netns_fd())
+                self._fd = rtnl_socket.netns_fd()
             return self._fd
 
     def hold(self) -> kernel.Descriptor:
         """Another descriptor of the namespace, the caller's own: it stays when this object is closed."""
         self.socket_of_rtnl                     # first, as above
         with self._lock:
-            return kernel.Descriptor(os.dup(self._own_fd().fileno()))
+            return kernel.Descriptor.of(os.dup, self._own_fd().fileno())
 
     @property
     def userns_fd(self) -> Optional[int]:
@@ -492,8 +482,7 @@ class Netns(Verbs):
                 made.close()
                 raise
             made.close()                        # the calling thread has gone elsewhere
-        fd = self._visit(family, type, proto)
-        return _socket.socket(family, type, proto, fileno=fd)
+        return _socket.socket(family, type, proto, fileno=self._visit(family, type, proto).detach())
 
     def connect(self, address: Tuple[str, int], timeout: Optional[float] = None) -> _socket.socket:
         """A TCP connection from this namespace to (ip, port). `timeout` in seconds. Raises OSError as connect(2) does."""
@@ -506,7 +495,7 @@ class Netns(Verbs):
             raise
         return made
 
-    def _visit(self, family: int, type: int, proto: int) -> int:
+    def _visit(self, family: int, type: int, proto: int) -> kernel.Descriptor:
         if self._userns is None:
             try:
                 return clone.visit(family, type, proto, netns_fd=self.fd)

@@ -129,8 +129,7 @@ class Claim:
 
     def _take_lock(self) -> kernel.Descriptor:
         while True:
-            lock = kernel.Descriptor(os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                                             0o600))
+            lock = kernel.Descriptor.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
             if _is_path_of(lock.fileno(), self._path("lock")):
                 return lock
@@ -151,8 +150,7 @@ class Claim:
         temporary = self._path("tmp")
         content = json.dumps({**self._fixed, "attachments": self.attachments}).encode()
         with kernel.refused(f"journal {self._path('json')}"):
-            with kernel.Descriptor(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
-                                           0o600)) as file:
+            with kernel.Descriptor.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600) as file:
                 if os.write(file.fileno(), content) != len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
@@ -167,7 +165,7 @@ class Claim:
 
 
 def _sync_directory(path: str) -> None:
-    with kernel.Descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
+    with kernel.Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY) as directory:
         os.fsync(directory.fileno())
 
 
@@ -256,7 +254,7 @@ def collect(netns: Netns) -> Collected:
     for name in sorted({entry.group(1) for entry in entries if entry}):
         path = os.path.join(directory, f"{name}.lock")
         try:
-            with kernel.Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as lock:
+            with kernel.Descriptor.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600) as lock:
                 try:
                     fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -320,7 +318,7 @@ def _kill(entry: Dict[str, Any], result: Collected) -> None:
     if pid is None or when is None:
         return
     try:
-        pidfd = kernel.Descriptor(os.pidfd_open(pid))
+        pidfd = kernel.Descriptor.of(os.pidfd_open, pid)
     except OSError:
         return
     with pidfd:

@@ -19,6 +19,7 @@ from nsnet.errors import KernelError, UsageError
 
 DIRECTORY = "/run/netns"            # /var/run/netns of older iproute2 is the same by a symbolic link
 _MS_BIND, _MS_REC, _MS_SHARED = 4096, 16384, 1 << 20        # <linux/mount.h>
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK         # it may be a FIFO
 
 
 def pin(netns_fd: int, name: str, directory: str = DIRECTORY) -> str:
@@ -30,8 +31,7 @@ def pin(netns_fd: int, name: str, directory: str = DIRECTORY) -> str:
     name = values.pin_name(name)
     with _opened(directory, create=True) as place:
         with kernel.refused("pin"):
-            file = kernel.Descriptor(os.open(name, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0,
-                                             dir_fd=place))
+            file = kernel.Descriptor.open(name, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0, dir_fd=place)
         with file:
             try:
                 kernel.mount(f"/proc/self/fd/{netns_fd}", f"/proc/self/fd/{file.fileno()}", _MS_BIND, "pin")
@@ -50,8 +50,7 @@ def unpin(name: str, *, missing_ok: bool = False, directory: str = DIRECTORY) ->
     name = values.pin_name(name)
     try:
         with _opened(directory, create=False) as place:
-            with kernel.refused("unpin"), kernel.Descriptor(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                                                                    | os.O_NONBLOCK, dir_fd=place)) as file:
+            with kernel.refused("unpin"), kernel.Descriptor.open(name, _LOOK, dir_fd=place) as file:
                 pinned = kernel.is_namespace(file.fileno(), "net")
                 found = os.fstat(file.fileno())
             if pinned:
@@ -78,7 +77,7 @@ def pinned(directory: str = DIRECTORY) -> List[str]:
 
 def _is_pin(place: int, name: str) -> bool:
     try:
-        with kernel.Descriptor(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)) as file:
+        with kernel.Descriptor.open(name, _LOOK, dir_fd=place) as file:
             return kernel.is_namespace(file.fileno(), "net")
     except OSError:
         return False
@@ -93,7 +92,7 @@ def _opened(directory: str, create: bool) -> Iterator[int]:
                 os.mkdir(directory, 0o755)
             except FileExistsError:
                 pass
-        place = kernel.Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        place = kernel.Descriptor.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     with place:
         found = os.fstat(place.fileno())
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
@@ -117,7 +116,7 @@ def _shared(directory: str, place: kernel.Descriptor) -> kernel.Descriptor:
             raise
         kernel.mount(path, path, _MS_BIND | _MS_REC, "pin")
     with kernel.refused("pin"):                 # what we have open may lie under the new mount; the lock is the inode's
-        mounted = kernel.Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        mounted = kernel.Descriptor.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if not os.path.samestat(os.fstat(mounted.fileno()), os.fstat(place.fileno())):
             raise KernelError(errno.ESTALE, "pin", f"{directory} was exchanged meanwhile")

@@ -22,7 +22,6 @@ from nsnet.netns import Netns
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "Process", "launch", "namespaces", "own_maps", "spawn"]
 
-_DROPPED_TIMEOUT = 1.0                      # seconds that a dropped, parked child may take to end
 _READ_BYTES = 1 << 16
 
 
@@ -43,7 +42,6 @@ class Process:
         self.netns: Optional[Netns] = None
         self._child: Optional[clone.Child] = None
         self._userns: Optional[kernel.Descriptor] = None
-        self._owner = os.getpid()
         self._reaping = threading.Lock()
         self._parked = False
         self._talk: Optional[_Talk] = None
@@ -54,9 +52,8 @@ class Process:
             self._child = clone.Child(job.spec)
             with _explained():
                 self._child.clone()
-            for name, fd in list(job.pipes.items()):
-                setattr(self, name, open(fd, "wb" if name == "stdin" else "rb", buffering=0 if name == "stdin" else -1))
-                del job.pipes[name]
+            for name, file in job.files.items():
+                setattr(self, name, file)
             self._job = job
         except BaseException:
             self._abandon()
@@ -69,14 +66,14 @@ class Process:
         job, self._job = self._job, None
         if job is None:
             return
-        self._parked = True             # from now on: whoever drops it ends it
         try:
             with _explained():
                 self._wait_until_parked(job)
+                self._parked = True
                 if job.oom_score_adj is not None:
                     self._set_oom_score(job.oom_score_adj)
                 if job.wants_netns:
-                    self.netns = Netns(kernel.RtnlSocket(self._child.take_passed()), fresh=True)
+                    self.netns = Netns(kernel.RtnlSocket(self._child.passed()), fresh=True)
         except BaseException:
             self._abandon()
             raise
@@ -106,19 +103,13 @@ class Process:
         if not self._parked:
             raise UsageError(f"process {self.pid}: it has gone already")
         try:
-            self._child.say_go()
-            step, error = self._child.receive()
-            if step == "execve" and not error:          # it has come that far: the next is the end of the channel
-                step, error = self._child.receive()
-            elif step is None:
-                self._failed(None, 0)
-            if step is not None:
-                self._failed(step, error)
+            failed = self._child.go()
+            if failed is not None:
+                self._failed(*failed)
         except KernelError:
             self._abandon()
             raise
         self._parked = False
-        self._child.close_channel()
 
     def _failed(self, step: Optional[str], error: int) -> None:
         if step is None:                # it ended without a word: killed, or out of memory
@@ -156,7 +147,7 @@ class Process:
         """
         if self._userns is None or self._userns.closed:
             found = None if self.netns is None else kernel.owner_userns(self.netns.fd)
-            self._userns = namespaces_file(self, "user") if found is None else kernel.Descriptor(found)
+            self._userns = namespaces_file(self, "user") if found is None else found
         return self._userns
 
     def poll(self) -> Optional[int]:
@@ -181,14 +172,8 @@ class Process:
 
     def _collect(self) -> None:
         with self._reaping:             # of two threads that see its end one collects it
-            if self.returncode is not None:
-                return
-            if self.pidfd < 0:
-                raise KernelError(errno.ECHILD, "wait", "the process is closed")
-            status = kernel.reap(self.pidfd)
-            if status is None:
-                raise KernelError(errno.ECHILD, "wait", f"somebody else collected process {self.pid}; its status is lost")
-            self.returncode = status
+            if self.returncode is None:
+                self.returncode = self._child.collect()
 
     async def wait_async(self) -> int:
         """The same for asyncio: `await process.wait_async()`. Cancel it as you like; it takes nothing from others that wait."""
@@ -196,7 +181,7 @@ class Process:
             if self.pidfd < 0:
                 raise KernelError(errno.ECHILD, "wait", "the process is closed")
             loop, ended = asyncio.get_running_loop(), asyncio.Event()
-            with kernel.Descriptor(os.dup(self.pidfd)) as watched:      # a loop knows one reader for each descriptor
+            with kernel.Descriptor.of(os.dup, self.pidfd) as watched:      # a loop knows one reader for each descriptor
                 loop.add_reader(watched.fileno(), ended.set)
                 try:
                     await ended.wait()
@@ -249,18 +234,15 @@ class Process:
                 self._userns.close()
             self._parked = False
             if self._child is not None:
-                self._child.close_channel()
-                self._child.close_pidfd()
+                self._child.drop()
 
     def _abandon(self) -> None:
         """Kill, collect, close: nothing of it stays. In a fork of the process that made it, only close."""
         if self.pidfd < 0:
             return
         try:
-            if self._owner == os.getpid():
-                self.kill()
-                kernel.has_ended(self.pidfd, None)
-                self._collect_if_possible()
+            self._child.end()           # one call of C, which no interrupt cuts in two
+            self._collect_if_possible()
         finally:
             self.close()
 
@@ -270,16 +252,6 @@ class Process:
             self._collect()
         except KernelError:
             pass
-
-    def __del__(self) -> None:
-        if getattr(self, "_child", None) is None or self.pidfd < 0:
-            return
-        if self._owner == os.getpid():
-            if self._parked or self._job is not None:               # nobody can tell it to go any more
-                self.kill()
-            if kernel.has_ended(self.pidfd, _DROPPED_TIMEOUT if self._parked else 0):
-                self._collect_if_possible()
-        self.close()
 
     def __enter__(self) -> "Process":
         return self

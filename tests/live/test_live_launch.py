@@ -1,0 +1,512 @@
+"""How a child comes to be: executing the extension or in a copy of our memory, through a second clone, and in the way of forks,
+signals and full tables. What the command is given is test_live_exec_state.py's.
+"""
+
+import errno
+import os
+import pwd
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import nsnet
+from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, environment, has_ended, is_gone, namespace_of, needs_root,
+                          read_inside)
+from nsnet import clone
+
+CAT, SH = ["/bin/cat"], "/bin/sh"
+OWN = {"uid_map": {0: os.geteuid()}, "gid_map": {0: os.getegid()}}
+SOAK = os.environ.get("NSNET_HYPOTHESIS") == "long"         # the long profile of the other long tests
+
+
+@pytest.fixture(params=["image", "memory"])
+def way(request, monkeypatch):
+    """Each of the two ways to a child."""
+    if request.param == "memory":
+        monkeypatch.setattr(clone.image, "_fd", -1)
+    else:
+        assert clone.image.fileno() >= 0, "this machine has no image: every launch would copy the parent"
+    return request.param
+
+
+def output_of(argv, **options):
+    with nsnet.spawn(argv, stdout=nsnet.PIPE, **options) as process:
+        text = process.stdout.read().decode()
+        assert process.wait(PATIENCE) == 0
+    return text
+
+
+def name_of(pid):
+    with open(f"/proc/{pid}/comm", encoding="ascii") as file:
+        return file.read().strip()
+
+
+# --- two ways, one result ---
+
+def test_a_parked_child_is_the_extension_or_a_copy_of_us(way):
+    with nsnet.spawn(CAT, new={"user", "net"}, hold=True) as process:
+        exe = os.readlink(f"/proc/{process.pid}/exe")
+        assert exe == (os.path.realpath(clone.EXTENSION) if way == "image" else os.path.realpath(sys.executable))
+
+
+def test_the_memory_of_the_parent_is_not_in_the_child():
+    secret = b"nsnet-" + os.urandom(8).hex().encode()
+    keep = [secret * 1000]
+    with nsnet.spawn(CAT, new={"user"}, hold=True, env={}, **OWN) as process:
+        with open(f"/proc/{process.pid}/maps", encoding="ascii") as file:
+            regions = [line.split() for line in file]
+        with open(f"/proc/{process.pid}/mem", "rb") as memory:
+            for region in regions:
+                first, end = (int(part, 16) for part in region[0].split("-"))
+                if "r" in region[1] and region[-1] not in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
+                    memory.seek(first)
+                    assert secret not in memory.read(end - first)
+        assert {region[5] for region in regions if len(region) > 5 and region[5].startswith("/")} == {
+            os.path.realpath(clone.EXTENSION)}
+    assert keep
+
+
+@pytest.mark.parametrize("kinds", [(), ("user",), ("user", "net"), ("user", "pid"), ("user", "net", "pid", "mnt", "uts", "ipc",
+                                                                                     "cgroup", "time")], ids=len)
+def test_both_ways_make_the_same_namespaces(way, kinds):
+    kinds = [kind for kind in kinds if os.path.exists(f"/proc/self/ns/{kind}")]
+    with nsnet.spawn(CAT, new=kinds, stdin=nsnet.PIPE) as process:
+        for kind in ("user", "net", "pid", "mnt", "uts", "ipc", "cgroup", "time"):
+            if os.path.exists(f"/proc/self/ns/{kind}"):
+                assert (namespace_of(process.pid, kind) != namespace_of("self", kind)) == (kind in kinds), kind
+
+
+def test_both_ways_map_what_was_asked(way):
+    with nsnet.spawn(CAT, new={"user", "pid"}, stdin=nsnet.PIPE, uid_map={7: os.geteuid()}, gid_map={8: os.getegid()}) as process:
+        with open(f"/proc/{process.pid}/uid_map", encoding="ascii") as file:
+            assert file.read().split() == ["7", str(os.geteuid()), "1"]
+        with open(f"/proc/{process.pid}/gid_map", encoding="ascii") as file:
+            assert file.read().split() == ["8", str(os.getegid()), "1"]
+
+
+def test_arguments_and_environment_are_the_commands_own(way):
+    argv = ["/usr/bin/printf", "%s|", "", "a b", "ä", "x" * 100000]
+    assert output_of(argv, new={"user"}, env={}, **OWN) == "|a b|ä|" + "x" * 100000 + "|"
+    env = {"NSNET_IMAGE": "99", "EMPTY": "", "Z": "1\n2"}
+    assert output_of(["/usr/bin/env", "-0"], new=(), env=env) == "NSNET_IMAGE=99\0EMPTY=\0Z=1\n2\0"
+
+
+def test_arguments_beyond_what_the_kernel_takes_are_its_own_error(way):
+    with pytest.raises(nsnet.KernelError) as refused:
+        nsnet.spawn(["/bin/true", "x" * 200000], new=())                    # MAX_ARG_STRLEN is 128 KiB
+    assert (refused.value.step, refused.value.errno) == ("execve", errno.E2BIG)
+    assert children() == set()
+
+
+def test_a_file_that_was_exchanged_is_not_executed(monkeypatch, tmp_path):
+    """A program that closes every descriptor gives our number to another file."""
+    (tmp_path / "other").write_text("#!/bin/sh\necho taken over\n")
+    (tmp_path / "other").chmod(0o755)
+    with open(tmp_path / "other", "rb") as other:
+        monkeypatch.setattr(clone.image, "_fd", other.fileno())
+        assert clone.image.fileno() == -1
+        assert output_of(["/bin/echo", "right"], new={"user"}) == "right\n"
+    monkeypatch.setattr(clone.image, "_fd", 10**6)
+    assert clone.image.fileno() == -1
+
+
+def test_where_the_extension_may_not_be_executed_the_child_is_a_copy(monkeypatch, tmp_path):
+    copy = tmp_path / "module.so"
+    copy.write_bytes(open(clone.EXTENSION, "rb").read())
+    copy.chmod(0o644)
+    monkeypatch.setattr(clone, "image", clone._Image(str(copy)))
+    before = descriptors()
+    assert clone.image.fileno() >= 0
+    with nsnet.spawn(CAT, new={"user", "net"}, hold=True) as process:
+        assert os.readlink(f"/proc/{process.pid}/exe") == os.path.realpath(sys.executable)
+        process.go()
+        process.kill()
+    with nsnet.Netns.new() as made:
+        assert made.links()
+    assert descriptors() == before and children() == set()
+    os.close(clone.image._fd)
+
+
+def test_the_extension_does_nothing_for_whoever_executes_it():
+    for env in ({}, {"NSNET_IMAGE": "1"}, {"NSNET_IMAGE": "0x"}, {"NSNET_IMAGE": "99999999999"}):
+        done = subprocess.run([clone.EXTENSION], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                              timeout=PATIENCE)
+        assert done.returncode in (126, 127) and done.stdout == b""
+    assert b"not a command" in subprocess.run([clone.EXTENSION], stderr=subprocess.PIPE).stderr
+
+
+# --- the end of the channel means exec, or an error ---
+
+def test_a_child_killed_between_go_and_exec_is_no_success(way):
+    process = nsnet.spawn(CAT, new={"user"}, hold=True)
+    os.kill(process.pid, signal.SIGSTOP)
+    while open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
+    killer = threading.Timer(0.05, os.kill, [process.pid, signal.SIGKILL])
+    killer.start()
+    with pytest.raises(nsnet.KernelError, match="ended before execve: SIGKILL"):
+        process.go()
+    killer.join()
+    assert process.returncode == -signal.SIGKILL and children() == set()
+
+
+def test_a_fork_at_the_same_time_holds_nothing_up(way):
+    """The forks sleep with copies of all our descriptors: were the child's end of the channel among them, its end of file would
+    come a second late."""
+    forked, stop = [], threading.Event()
+
+    def fork_on():
+        while not stop.is_set() and len(forked) < 150:
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(1.5)
+                os._exit(0)
+            forked.append(pid)
+    thread = threading.Thread(target=fork_on)
+    thread.start()
+    try:
+        slow = []
+        for _ in range(40):
+            start = time.monotonic()
+            nsnet.spawn(["/bin/true"], new={"user"}).close()
+            slow.append(time.monotonic() - start)
+    finally:
+        stop.set()
+        thread.join()
+        for pid in forked:
+            os.waitpid(pid, 0)
+        while children():
+            os.wait()
+    assert len(forked) > 5 and max(slow) < 1.2, (len(forked), max(slow))
+
+
+def test_a_command_that_dies_in_its_execve_has_that_status(way):
+    """Beyond its point of no return execve kills; that is the command's end, not the launch's."""
+    with nsnet.spawn(CAT, new=(), rlimits={resource.RLIMIT_AS: (1 << 16, 1 << 16)}) as process:
+        assert process.wait(PATIENCE) in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGBUS)
+
+
+# --- a second clone ---
+
+def test_the_process_is_pid_1_of_its_namespace_and_ours_to_wait_for(way):
+    with nsnet.spawn([SH, "-c", "echo $$ $PPID; exit 7"], new={"user", "pid"}, stdout=nsnet.PIPE) as process:
+        assert process.stdout.read().split() == [b"1", b"0"]
+        assert process.wait(PATIENCE) == 7
+    assert children() == set()
+
+
+def test_pid_and_pidfd_are_the_new_process(way):
+    with nsnet.spawn(CAT, new={"user", "pid"}, stdin=nsnet.PIPE, hold=True) as process:
+        assert process.pid in children() and len(children()) == 1           # the first child has been collected
+        with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
+            assert "NSpid:\t%d\t1\n" % process.pid in file.read()
+        process.go()
+        assert name_of(process.pid) == "cat"
+        process.kill()
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_joining_a_pid_namespace_is_being_in_it(way):
+    with nsnet.spawn(CAT, new={"user", "pid", "mnt"}, proc=True, stdin=nsnet.PIPE, **OWN) as box:
+        inside = nsnet.namespaces(box.pid)
+        try:
+            script = "echo $$; readlink /proc/self; cat /proc/1/comm"
+            lines = output_of([SH, "-c", script], join=inside).split()
+            assert int(lines[0]) > 1 and lines[2] == "cat"
+            assert int(lines[1]) > 1
+        finally:
+            for descriptor in inside.values():
+                descriptor.close()
+    assert children() == set()
+
+
+def test_a_fresh_proc_shows_the_new_pid_namespace_only(way):
+    text = output_of([SH, "-c", "echo /proc/[0-9]*"], new={"user", "pid", "mnt"}, proc=True, **OWN)
+    assert text == "/proc/1\n"
+
+
+def test_mounts_made_inside_stay_inside():
+    before = open("/proc/self/mountinfo").read()
+    with nsnet.spawn(CAT, new={"user", "mnt", "pid"}, proc=True, stdin=nsnet.PIPE, **OWN) as process:
+        assert " - proc " in open(f"/proc/{process.pid}/mountinfo").read()
+        lines = open(f"/proc/{process.pid}/mountinfo").read().splitlines()
+        assert not any("shared:" in line or "master:" in line for line in lines)
+    assert open("/proc/self/mountinfo").read() == before
+
+
+# --- who and what ---
+
+def test_the_host_name_is_of_the_new_namespace(way):
+    assert output_of(["/bin/uname", "-n"], new={"user", "uts"}, hostname="nsnet-box", **OWN) == "nsnet-box\n"
+    assert os.uname().nodename != "nsnet-box"
+
+
+def test_the_mask_of_new_files(way, tmp_path):
+    for mask in (0, 0o27, 0o777):
+        text = output_of([SH, "-c", "umask"], new={"user"}, umask=mask, **OWN)
+        assert int(text, 8) == mask
+    before = os.umask(0o35)
+    try:
+        assert int(output_of([SH, "-c", "umask"], new={"user"}, **OWN), 8) == 0o35
+    finally:
+        os.umask(before)
+
+
+def test_lo_is_up_unless_unwanted(way):
+    for wanted in (True, False):
+        with nsnet.spawn(CAT, new={"user", "net"}, stdin=nsnet.PIPE, loopback=wanted) as process:
+            assert process.netns.link("lo").up is wanted
+            assert ("127.0.0.1" in read_inside(process.netns, "/proc/net/fib_trie")) is wanted
+
+
+def test_the_oom_killer_is_told(way):
+    own = int(open("/proc/self/oom_score_adj").read())
+    with nsnet.spawn(CAT, new={"user"}, stdin=nsnet.PIPE, oom_score_adj=min(own + 50, 1000)) as process:
+        assert int(open(f"/proc/{process.pid}/oom_score_adj").read()) == min(own + 50, 1000)
+
+
+@pytest.mark.skipif(IS_ROOT, reason="needs an ordinary user: root may")
+def test_an_oom_score_below_ones_own_is_refused():
+    own = int(open("/proc/self/oom_score_adj").read())
+    with pytest.raises(nsnet.KernelError) as refused:
+        nsnet.spawn(CAT, new={"user"}, oom_score_adj=own - 1)
+    assert (refused.value.step, refused.value.errno) == ("oom_score_adj", errno.EACCES)
+    assert children() == set()
+
+
+@needs_root
+def test_root_becomes_whom_it_is_told_to(way):
+    maps = {"uid_map": [(0, 100000, 2000)], "gid_map": [(0, 100000, 2000)]}
+    status = output_of(["/bin/cat", "/proc/self/status"], new={"user"}, user=1000, group=7, groups=[5, 6], **maps)
+    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert found["Uid"].split() == ["1000"] * 4 and found["Gid"].split() == ["7"] * 4 and found["Groups"].split() == ["5", "6"]
+    nobody = pwd.getpwnam("nobody")
+    status = output_of(["/bin/cat", "/proc/self/status"], new=(), user="nobody", capabilities={"net_raw"})
+    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert found["Uid"].split() == [str(nobody.pw_uid)] * 4 and found["Gid"].split() == [str(nobody.pw_gid)] * 4
+    assert found["Groups"].split() == [] and int(found["CapAmb"], 16) == int(found["CapEff"], 16) == 1 << 13
+
+
+def test_whoever_is_not_mapped_is_refused():
+    with pytest.raises(nsnet.UsageError, match="group 9: expected an id that is mapped"):
+        nsnet.spawn(CAT, new={"user"}, group=9, **OWN)
+    with pytest.raises(nsnet.UsageError, match=r"groups \[0\]: expected none, setgroups"):
+        nsnet.spawn(CAT, new={"user"}, groups=[0], setgroups=False, **OWN)
+
+
+# --- descriptors in odd places ---
+
+def test_the_highest_number_that_there_is_can_be_passed(way):
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reader, writer = os.pipe()
+    highest = os.dup2(writer, min(soft, 5000) - 1)
+    limit = min(soft, 5000)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        with nsnet.spawn([SH, "-c", "ls /proc/self/fd"], new={"user"}, stdout=nsnet.PIPE, pass_fds=[highest]) as process:
+            assert process.stdout.read().split() == [b"0", b"1", b"2", b"3", b"%d" % highest]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in (reader, writer, highest):
+            os.close(fd)
+
+
+def test_a_nearly_full_table_is_no_hindrance(way):
+    """Five numbers are left, which is what the parent needs; the child closes what is not its own before it copies."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    opened = []
+    try:
+        while True:
+            try:
+                opened.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError as error:
+                assert error.errno == errno.EMFILE
+                break
+        for _ in range(5):
+            os.close(opened.pop())
+        with nsnet.spawn(CAT, new={"user"}, stdin=opened[0], pass_fds=opened[:100]) as process:
+            assert process.wait(PATIENCE) == 0
+        for fd in opened[-2:]:
+            os.close(fd)
+        del opened[-2:]
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert children() == set()
+
+
+# --- many threads, and signals ---
+
+def test_launches_from_busy_threads_under_sigint_leave_nothing():
+    """64 threads spin, the main thread gets SIGINT at random moments while four launch: no hang, no wrong netns, no leak."""
+    launches = 10000 if SOAK else 300
+    script = f"""
+import gc, os, random, signal, sys, threading, time
+import nsnet
+sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+from live_helpers import children, descriptors
+stop, wrong, done = threading.Event(), [], [0]
+def spin():
+    while not stop.is_set():
+        sum(range(200))
+        time.sleep(0.002)
+spinners = [threading.Thread(target=spin) for _ in range(64)]
+for thread in spinners: thread.start()
+own = os.stat("/proc/self/ns/net").st_ino
+nsnet.spawn(["/bin/true"], new={{"user", "net"}}).wait()
+before = descriptors()
+def launch(count):
+    for _ in range(count):
+        try:
+            with nsnet.spawn(["/bin/cat"], new={{"user", "net"}}, stdin=nsnet.PIPE) as process:
+                if os.stat(f"/proc/{{process.pid}}/ns/net").st_ino == own:
+                    wrong.append("netns")
+                if os.stat("/proc/thread-self/ns/net").st_ino != own:
+                    wrong.append("ours")
+            done[0] += 1
+        except KeyboardInterrupt:
+            interrupted[0] += 1
+interrupted, armed = [0], [0]
+def rang(*_):                           # a second time while the first is dealt with, then not before the next launch
+    if armed[0]:
+        armed[0] -= 1
+        raise KeyboardInterrupt
+signal.signal(signal.SIGINT, rang)
+def ring():
+    while not stop.is_set():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(random.uniform(0.0002, 0.008))
+others = [threading.Thread(target=launch, args=({launches} // 4,)) for _ in range(3)]
+bell = threading.Thread(target=ring)
+for thread in [*others, bell]: thread.start()
+for _ in range({launches} // 4):
+    try:
+        try:
+            armed[0] = 2
+            launch(1)
+        finally:
+            armed[0] = 0
+    except KeyboardInterrupt:
+        interrupted[0] += 1
+stop.set()
+for thread in [*others, bell, *spinners]: thread.join()
+gc.collect()
+print(done[0], interrupted[0], wrong, len(children()), descriptors() == before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], env={**environment("/nonexistent"), "PYTHONPATH": str(TREE)},
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=1200 if SOAK else 120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    count, interrupted, *rest = done.stdout.split(maxsplit=2)
+    assert int(count) >= launches * 3 // 4 and int(interrupted) > 0, done.stdout
+    assert rest == ["[] 0 True\n"], done.stdout
+
+
+def test_an_interrupt_at_any_moment_leaves_no_child():
+    """SIGALRM raises at a random moment of a launch; whatever the moment, no child and no descriptor stays."""
+    class Alarm(BaseException):
+        pass
+
+    def ring(*_):
+        raise Alarm
+    before, previous = descriptors(), signal.signal(signal.SIGALRM, ring)
+    rang, generator = 0, random.Random(4)
+    try:
+        for round_ in range(2000 if SOAK else 250):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, generator.uniform(1e-5, 2.5e-3))
+                process = None
+                process = nsnet.spawn(CAT, new={"user", "net"}, stdin=nsnet.PIPE)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Alarm:
+                rang += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                if process is not None:
+                    process._abandon()
+    except Alarm:
+        pass
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    import gc
+    gc.collect()
+    assert rang > 20
+    assert children() == set() and descriptors() == before
+
+
+# --- the parent dies ---
+
+def test_a_parent_killed_at_any_system_call_leaves_no_orphan(tmp_path):
+    """SIGKILL at each system call of a launch, by strace: the child ends too if it had not begun, or if that was asked for."""
+    import shutil
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    mark = f"nsnet-mark-{os.getpid()}"
+    script = ("import nsnet, sys, time\n"
+              "process = nsnet.spawn(['/bin/sleep', '60'], new={'user', 'net', 'pid'}, stdin=nsnet.DEVNULL, pdeathsig=9,"
+              f" env={{'MARK': '{mark}'}})\n"
+              "time.sleep(60)")
+    points = [(call, count) for call, several in (("clone3", 1), ("recvmsg", 5), ("sendto", 2), ("socketpair", 1), ("poll", 1),
+                                                  ("openat", 3), ("waitid", 1)) for count in range(1, several + 1)]
+    offsets = _calls_before(script, {call for call, _ in points}, tmp_path)
+    reached = 0
+    for call, count in points:
+        when = offsets.get(call, 0) + count
+        done = subprocess.run(["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
+                               f"inject={call}:signal=KILL:when={when}", sys.executable, "-c", script],
+                              env={**environment("/nonexistent"), "MARK": mark}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, timeout=PATIENCE) if when else None
+        reached += done is not None and done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while _marked(mark):
+            assert time.monotonic() < deadline, (call, count, _marked(mark))
+            time.sleep(0.01)
+    assert reached >= 8, reached
+
+
+def _calls_before(script, calls, tmp_path):
+    """How often each system call is made before the launch begins."""
+    log = tmp_path / "log"
+    before = script.split("process =")[0] + "import os; os.write(2, b'here')"
+    subprocess.run(["strace", "-qq", "-o", str(log), "-e", "trace=" + ",".join(sorted(calls | {"write"})), sys.executable, "-c", before],
+                   env=environment("/nonexistent"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE)
+    counts = {}
+    for line in log.read_text().splitlines():
+        if 'write(2, "here"' in line:
+            break
+        call = line.split("(")[0]
+        counts[call] = counts.get(call, 0) + 1
+    return counts
+
+
+def _marked(mark):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if mark.encode() in file.read() and not is_gone(pid):
+                    found.append((pid, name_of(pid)))
+        except OSError:
+            pass
+    return found
+
+
+def test_a_fork_of_the_parent_does_not_reap_or_kill():
+    process = nsnet.spawn(CAT, new={"user"}, stdin=nsnet.PIPE)
+    pid = os.fork()
+    if pid == 0:
+        process.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert not has_ended(process.pidfd, 0)
+    process.kill()
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    process.close()
