@@ -65,6 +65,11 @@ def own_maps() -> Maps:
     return (idmap.Range(0, os.geteuid(), 1),), (idmap.Range(0, os.getegid(), 1),)
 
 
+def small_environment() -> Dict[str, str]:
+    """What of the caller's environment a container gets: where programs are, the terminal, the language, the time zone."""
+    return {name: os.environ[name] for name in ("PATH", "TERM", "LANG", "TZ") if name in os.environ}
+
+
 class Job:
     """One launch as it was asked for. `spec`: for clone.Child. `maps`: ((uid_map, gid_map), deny setgroups) for the parent
     to write, or None. `pipes`: the parent's ends by stream. close() when the child is made, or was not.

@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from nsnet import ownership, values
+from nsnet import job, ownership, values
 from nsnet.errors import NotPermitted, RollbackError, UsageError
 from nsnet.netns import Netns
 from nsnet.ownership import Claim
@@ -219,10 +219,14 @@ class Network:
         `address`: with prefix, in the bridge's subnet; several for v4 and v6. `ifname`, `host_ifname`: the veth's ends;
         the host's is random by default. `lladdr`: the container end's MAC. `capabilities`: exactly those it has.
         `hold`: return with the network ready and the child parked before execve. `default_route`: via the bridge.
-        `options`: those of `spawn`. Raises UsageError before anything is done; KernelError if a step fails, and then
-        everything that this call did is undone.
+        `options`: those of `spawn`; but without `env` the command gets only PATH, TERM, LANG and TZ of the caller's, for what is
+        in a container need not know the caller's secrets; pass env=os.environ for all.
+
+        Raises UsageError before anything is done; KernelError if a step fails, and then everything that this call did is undone.
         """
         new, capabilities = set(new), tuple(capabilities)
+        if options.get("env") is None:
+            options["env"] = job.small_environment()
         if "net" not in new:
             raise UsageError(f"new {sorted(new)!r}: expected 'net' among them")
         with self._lock:

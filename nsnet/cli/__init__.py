@@ -15,9 +15,13 @@ from typing import List, NoReturn, Optional
 
 COMMANDS = {
     "demo": "build a bridge and a container on it, talk to it, take it all down",
+    "run": "run a command in new namespaces, in existing ones, or both",
+    "exec": "run a command in the namespaces of a container, a process, or a network namespace with a name",
     "gc": "remove what networks without a living owner left behind",
     "explain": "show netlink messages, in hex or captured on an nlmon device, in words",
 }
+
+RUN_COMMANDS = ("demo", "run", "exec")      # behind --
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,11 +33,30 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one command. Returns the exit code; argparse exits by itself with 0 (--help) or 2."""
-    from nsnet import __version__
-    from nsnet.cli.signals import Interrupted
-    from nsnet.errors import KernelError, NsnetError, UsageError
+    try:
+        from nsnet.cli.signals import Interrupted
+        from nsnet.errors import KernelError, NsnetError, UsageError
 
-    argv = sys.argv[1:] if argv is None else argv
+        try:
+            options = _parse(sys.argv[1:] if argv is None else argv)
+            return importlib.import_module(f"nsnet.cli.{options.command}").run(options)
+        except UsageError as error:
+            return _complain(error, 2)
+        except KernelError as error:
+            if error.step == "execve":
+                return _complain(error, 127 if error.errno == errno.ENOENT else 126)
+            return _complain(error, 1)
+        except (NsnetError, OSError) as error:
+            return _complain(error, 1)
+        except Interrupted as interrupted:
+            return 128 + interrupted.number
+    except KeyboardInterrupt:               # before there was a handler, or behind it
+        return 130
+
+
+def _parse(argv: List[str]) -> argparse.Namespace:
+    from nsnet import __version__
+
     parser = _Parser(prog="nsnet", description="User and network namespaces, joined to a bridge on the host.")
     parser.add_argument("--version", action="version", version=f"nsnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -43,26 +66,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         if name == chosen:
             importlib.import_module(f"nsnet.cli.{name}").add_arguments(command)
     words, trailing = _split(argv)
-    options = parser.parse_args(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        missing = "; expected -- before the command to be run" if options.command in RUN_COMMANDS and trailing is None else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{missing}")
     if options.command is None:
         parser.error(f"COMMAND: expected one of {', '.join(COMMANDS)}")
-    if trailing is not None and options.command != "demo":
+    if trailing is not None and options.command not in RUN_COMMANDS:
         parser.error(f"{options.command}: expected nothing behind --, not {' '.join(trailing)!r}")
     options.trailing = trailing
-    try:
-        return importlib.import_module(f"nsnet.cli.{options.command}").run(options)
-    except UsageError as error:
-        return _complain(error, 2)
-    except KernelError as error:
-        if error.step == "execve":
-            return _complain(error, 127 if error.errno == errno.ENOENT else 126)
-        return _complain(error, 1)
-    except (NsnetError, OSError) as error:
-        return _complain(error, 1)
-    except Interrupted as interrupted:
-        return 128 + interrupted.number
-    except KeyboardInterrupt:
-        return 130
+    return options
 
 
 def _split(argv: List[str]):

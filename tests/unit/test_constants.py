@@ -53,12 +53,10 @@ MAY_BE_MISSING = {
     **dict.fromkeys(["IFLA_BOND_COUPLED_CONTROL", "NHA_GROUP_STATS", "NHA_HW_STATS_ENABLE", "NHA_HW_STATS_USED",
                      "NHA_OP_FLAGS"], "6.9"),
     "weight_high": "6.12",              # of struct nexthop_grp
-    **dict.fromkeys(["FRA_DSCP", "IFLA_MAX_PACING_OFFLOAD_HORIZON", "IFLA_NETKIT_PEER_SCRUB", "IFLA_NETKIT_SCRUB",
-                     "PIDFD_GET_INFO"], "6.13"),
+    **dict.fromkeys(["FRA_DSCP", "IFLA_MAX_PACING_OFFLOAD_HORIZON", "IFLA_NETKIT_PEER_SCRUB", "IFLA_NETKIT_SCRUB"], "6.13"),
     **dict.fromkeys(["FRA_FLOWLABEL", "FRA_FLOWLABEL_MASK", "IFLA_NETKIT_HEADROOM", "IFLA_NETKIT_TAILROOM",
                      "IFLA_VXLAN_RESERVED_BITS", "RTA_FLOWLABEL"], "6.14"),
-    **dict.fromkeys(["FRA_DPORT_MASK", "FRA_DSCP_MASK", "FRA_SPORT_MASK", "IFLA_NETNS_IMMUTABLE",
-                     "PIDFD_INFO_EXIT"], "6.15"),
+    **dict.fromkeys(["FRA_DPORT_MASK", "FRA_DSCP_MASK", "FRA_SPORT_MASK", "IFLA_NETNS_IMMUTABLE"], "6.15"),
     "IFLA_BOND_BROADCAST_NEIGH": "6.17",
     **dict.fromkeys(["IFLA_BOND_SLAVE_ACTOR_PORT_PRIO", "IFLA_HEADROOM", "IFLA_TAILROOM"], "6.18"),
 }
@@ -78,7 +76,7 @@ OTHER_FIELDS = {
 }
 BIG_STRUCTS = {HEADERS["ifla_vxlan_port_range"]}            # of __be16; the machine's order for all others
 # of kernel.py, which has numbers of ours too
-KERNELS_OWN = ("NETLINK_", "SIOC", "ETHTOOL_", "NS_", "SO_", "PIDFD_")
+KERNELS_OWN = ("NETLINK_", "SIOC", "ETHTOOL_", "NS_", "SO_")
 CLONE_NAMES = {"mnt": "CLONE_NEWNS"}
 
 
