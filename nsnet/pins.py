@@ -99,29 +99,34 @@ def _opened(directory: str, create: bool) -> Iterator[int]:
             raise UsageError(f"{directory}: expected a directory that only its owner, root or the caller, can write to")
         with kernel.refused("pin" if create else "unpin"):
             fcntl.flock(place.fileno(), fcntl.LOCK_EX)
-        if not create:
-            yield place.fileno()
-            return
-        with _shared(directory, place) as mounted:
+        with _shared(directory, place) if create else _again(directory, place) as mounted:
             yield mounted.fileno()
 
 
 def _shared(directory: str, place: kernel.Descriptor) -> kernel.Descriptor:
     """The directory as a mount point whose mounts go to and come from the other mount namespaces (iproute2 does the same)."""
-    path = f"/proc/self/fd/{place.fileno()}"
+    mounted = _again(directory, place)          # somebody may have mounted it while we waited for the lock
     try:
-        kernel.mount("", path, _MS_SHARED | _MS_REC, "pin")
+        _propagate(mounted)
+        return mounted
     except KernelError as error:
+        path = f"/proc/self/fd/{mounted.fileno()}"
         if error.errno != errno.EINVAL:         # EINVAL: it is no mount point yet
             raise
         kernel.mount(path, path, _MS_BIND | _MS_REC, "pin")
-    with kernel.refused("pin"):                 # what we have open may lie under the new mount; the lock is the inode's
-        mounted = kernel.Descriptor.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        if not os.path.samestat(os.fstat(mounted.fileno()), os.fstat(place.fileno())):
-            raise KernelError(errno.ESTALE, "pin", f"{directory} was exchanged meanwhile")
-        kernel.mount("", f"/proc/self/fd/{mounted.fileno()}", _MS_SHARED | _MS_REC, "pin")
-    except BaseException:
-        mounted.close()
-        raise
+    mounted = _again(directory, place)          # what we have open lies under the new mount
+    _propagate(mounted)
     return mounted
+
+
+def _propagate(mounted: kernel.Descriptor) -> None:
+    kernel.mount("", f"/proc/self/fd/{mounted.fileno()}", _MS_SHARED | _MS_REC, "pin")
+
+
+def _again(directory: str, place: kernel.Descriptor) -> kernel.Descriptor:
+    """The directory as it is seen now; the lock is the inode's, whatever is mounted where."""
+    with kernel.refused("pin"):
+        found = kernel.Descriptor.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    if not os.path.samestat(os.fstat(found.fileno()), os.fstat(place.fileno())):
+        raise KernelError(errno.ESTALE, "pin", f"{directory} was exchanged meanwhile")
+    return found

@@ -6,7 +6,7 @@ those of a terminal, which a command in our own process group has got already, a
 
 The kernel keeps from the first process of a pid namespace what it has no handler for, so that it would survive what ends any
 other process; here it gets SIGKILL instead then, as the engines of containers do in the end, and SIGSTOP for SIGTSTP. One that
-handles, blocks or ignores the signal is left to that.
+handles, blocks, ignores or waits for the signal is left to that.
 
 For commands only: signal masks and dispositions are the program's.
 """
@@ -26,6 +26,7 @@ from nsnet.errors import KernelError
 FATAL = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 SENT_ON = FATAL | {signal.SIGWINCH, signal.SIGCONT}
 _SI_KERNEL = 0x80                       # <asm-generic/siginfo.h>: the terminal's Ctrl-C, hangup and change of size
+_SIGTIMEDWAIT = (128 if os.uname().machine == "x86_64" else 137, 177, 421)      # <asm/unistd.h>: native, and of 32 bits
 
 
 def attend(argv: Sequence[str], *, as_json: bool, new_session: bool, new: Sequence[str] = (), **options: Any) -> int:
@@ -67,6 +68,7 @@ class _Attendant:
 
     def __init__(self, child: process.Process, shares_terminal: bool, is_init: bool):
         self._child, self._shares_terminal, self._is_init = child, shares_terminal, is_init
+        self._doubts = 0
 
     def attend(self, watched: Set[int]) -> None:
         """Until it has ended."""
@@ -93,10 +95,12 @@ class _Attendant:
 
     def _stop(self) -> None:
         """Be stopped, as the shell expects of its job; go on with the command. Where no shell could continue us, do not stop."""
+        os.kill(os.getpid(), signal.SIGTSTP)                    # blocked, so one with the terminal's if that is still to come
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
-        os.kill(os.getpid(), signal.SIGTSTP)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
-        self._child.send_signal(signal.SIGCONT)
+        signal.sigtimedwait({signal.SIGCONT}, 0)                # this is it
+        if signal.SIGTSTP not in signal.sigpending():           # else both are to stop again
+            self._child.send_signal(signal.SIGCONT)
 
     def _was_stopped_by_terminal(self) -> bool:
         try:
@@ -109,12 +113,21 @@ class _Attendant:
         """Whether the kernel drops this signal: init has no handler for it, and has not blocked or ignored it (proc(5))."""
         if not self._is_init:
             return False
+        place = f"/proc/{kernel.proc_pid(self._child.pidfd)}"
         try:
-            status = kernel.read_file(f"/proc/{kernel.proc_pid(self._child.pidfd)}/status")
+            status = kernel.read_file(f"{place}/status")
         except KernelError:                     # it ends just now
             return False
         masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:"))]
-        return len(masks) == 3 and not any(mask >> (number - 1) & 1 for mask in masks)
+        if len(masks) < 3 or any(mask >> (number - 1) & 1 for mask in masks):
+            return False
+        try:                                    # in sigwait(3) what is waited for counts as blocked, but does not show there
+            return int(kernel.read_file(f"{place}/syscall").split()[0]) not in _SIGTIMEDWAIT
+        except ValueError:                      # "running"
+            return True
+        except KernelError:                     # not ours to see (ptrace(2)): then whoever means it says it twice
+            self._doubts += 1
+            return self._doubts > 1
 
 
 def _say(child: process.Process) -> None:
