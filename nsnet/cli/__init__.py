@@ -3,8 +3,8 @@
 Knows which file holds which command, exit codes, and that an error is one line on stderr. Each command's file defines
 `add_arguments(parser)` and `run(options) -> exit code`; only the one that is called is imported.
 
-Exit codes: 0 done; 1 refused by the kernel or found wanting; 2 bad usage; 126 and 127 for a command that cannot be run or
-found, as shells have it; 128 + n when ended by signal n.
+Exit codes: 0 done; 1 refused by the kernel or found wanting; 2 bad usage; 126 and 127 for a command that cannot be run
+or found, as shells have it; 128 + n when ended by signal n.
 """
 
 import argparse
@@ -68,8 +68,9 @@ def _parse(argv: List[str]) -> argparse.Namespace:
     words, trailing = _split(argv)
     options, unknown = parser.parse_known_args(words)
     if unknown:
-        missing = "; expected -- before the command to be run" if options.command in RUN_COMMANDS and trailing is None else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{missing}")
+        lacking = options.command in RUN_COMMANDS and trailing is None
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}"
+                     + ("; expected -- before the command to be run" if lacking else ""))
     if options.command is None:
         parser.error(f"COMMAND: expected one of {', '.join(COMMANDS)}")
     if trailing is not None and options.command not in RUN_COMMANDS:

@@ -1,12 +1,13 @@
-"""A command in the foreground: started, sent the signals that come for us, waited for, its status given back as shells do.
+"""A command in the foreground: started, sent the signals that come for us, waited for; its status as shells give it.
 
-Until the command runs, a signal is an exception, and what was begun is undone. From just before execve on, signals are blocked
-and taken one by one with sigwaitinfo(2), which also says who sent them: none is lost, none comes between two statements, and
-those of a terminal, which a command in our own process group has got already, are told from the others.
+Until the command runs, a signal is an exception, and what was begun is undone. From just before execve on, signals
+are blocked and taken one by one with sigwaitinfo(2), which also says who sent them: none is lost, none comes between
+two statements, and those of a terminal, which a command in our own process group has got already, are told from the
+others.
 
-The kernel keeps from the first process of a pid namespace what it has no handler for, so that it would survive what ends any
-other process; here it gets SIGKILL instead then, as the engines of containers do in the end, and SIGSTOP for SIGTSTP. One that
-handles, blocks, ignores or waits for the signal is left to that.
+The kernel keeps from the first process of a pid namespace what it has no handler for, so that it would survive what
+ends any other process; here it gets SIGKILL instead then, as the engines of containers do in the end, and SIGSTOP for
+SIGTSTP. One that handles, blocks, ignores or waits for the signal is left to that.
 
 For commands only: signal masks and dispositions are the program's.
 """
@@ -31,7 +32,7 @@ _SIGTIMEDWAIT = (128 if os.uname().machine == "x86_64" else 137, 177, 421)      
 
 def attend(argv: Sequence[str], *, as_json: bool, new_session: bool, new: Sequence[str] = (), **options: Any) -> int:
     """Run a command with spawn's options to its end. Returns our exit status. Raises what spawn and go() do."""
-    if signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:      # ignored, the kernel would not tell its end and its status
+    if signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:      # ignored, the kernel would not tell its end
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with stoppable():
         with said_as_options():
@@ -47,7 +48,7 @@ def attend(argv: Sequence[str], *, as_json: bool, new_session: bool, new: Sequen
 
 @contextmanager
 def _signals_in_order() -> Iterator[Set[int]]:
-    """Inside, the signals that we have to do with are blocked, but for those that we were told to ignore. Which these are."""
+    """Inside, the signals that we care for are blocked: which these are. Those that we were told to ignore are not."""
     watched = {number for number in SENT_ON | {signal.SIGTSTP} if signal.getsignal(number) is not signal.SIG_IGN}
     watched.add(signal.SIGCHLD)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -63,7 +64,7 @@ def _signals_in_order() -> Iterator[Set[int]]:
 class _Attendant:
     """What is done with signals while a command runs.
 
-    `shares_terminal`: the terminal's signals reach it without us. `is_init`: it is the first process of a pid namespace.
+    `shares_terminal`: the terminal's signals reach it without us. `is_init`: it is the first of a pid namespace.
     """
 
     def __init__(self, child: process.Process, shares_terminal: bool, is_init: bool):
@@ -86,7 +87,7 @@ class _Attendant:
                 self._child.send_signal(info.si_signo)
 
     def _suspend(self, has_got_it: bool) -> None:
-        """In a session of its own nobody could continue it, so the kernel would ignore SIGTSTP (setpgid(2), orphaned)."""
+        """In a session of its own nobody could continue it: there the kernel ignores SIGTSTP (setpgid(2), orphaned)."""
         if not self._shares_terminal or self._is_deaf_to(signal.SIGTSTP):
             self._child.send_signal(signal.SIGSTOP)
             self._stop()
@@ -94,8 +95,8 @@ class _Attendant:
             self._child.send_signal(signal.SIGTSTP)
 
     def _stop(self) -> None:
-        """Be stopped, as the shell expects of its job; go on with the command. Where no shell could continue us, do not stop."""
-        os.kill(os.getpid(), signal.SIGTSTP)                    # blocked, so one with the terminal's if that is still to come
+        """Be stopped, as the shell expects of its job; go on with the command. Without a shell nothing stops us."""
+        os.kill(os.getpid(), signal.SIGTSTP)                    # still blocked: one with the terminal's if that pends
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
         signal.sigtimedwait({signal.SIGCONT}, 0)                # this is it
@@ -110,7 +111,7 @@ class _Attendant:
         return stopped is not None and stopped.si_status == signal.SIGTSTP
 
     def _is_deaf_to(self, number: int) -> bool:
-        """Whether the kernel drops this signal: init has no handler for it, and has not blocked or ignored it (proc(5))."""
+        """Whether the kernel drops this signal: init has no handler for it, nor blocked or ignored it (proc(5))."""
         if not self._is_init:
             return False
         place = f"/proc/{kernel.proc_pid(self._child.pidfd)}"
@@ -118,10 +119,11 @@ class _Attendant:
             status = kernel.read_file(f"{place}/status")
         except KernelError:                     # it ends just now
             return False
-        masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:"))]
+        masks = [int(line.split()[1], 16) for line in status.splitlines()
+                 if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:"))]
         if len(masks) < 3 or any(mask >> (number - 1) & 1 for mask in masks):
             return False
-        try:                                    # in sigwait(3) what is waited for counts as blocked, but does not show there
+        try:                                    # what sigwait(3) waits for counts as blocked, and does not show there
             return int(kernel.read_file(f"{place}/syscall").split()[0]) not in _SIGTIMEDWAIT
         except ValueError:                      # "running"
             return True

@@ -1,7 +1,7 @@
 """`nsnet exec`: a command inside the namespaces of something that exists, as a person would use nsenter(1).
 
-Finds out which namespaces are meant: those of a process, of a network namespace with a name, or of a container that a network
-of ours launched, which its claim in the state directory tells. Entering them is nsnet.spawn's.
+Finds out which namespaces are meant: those of a process, of a network namespace with a name, or of a container that a
+network of ours launched, which its claim in the state directory tells. Entering them is nsnet.spawn's.
 """
 
 import argparse
@@ -21,15 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "nsnet exec (NAME | --pid PID | --netns NAME|PATH) [options] -- COMMAND [ARG ...]"
     parser.epilog = common.ATTENDED + """
 
-Of the namespaces of a process those are entered that are not the caller's; of a network namespace, it and the user namespace
-that owns it, if that is another one. Whoever owns that user namespace needs no privilege. In a user namespace that is entered
-the command is its root, without capabilities unless --cap gives some. In a mount namespace that is entered its directory is /,
-unless --cwd gives another, and it is looked for there."""
+Of the namespaces of a process those are entered that are not the caller's; of a network namespace, it and the user
+namespace that owns it, if that is another one. Whoever owns that user namespace needs no privilege. In a user
+namespace that is entered the command is its root, without capabilities unless --cap gives some. In a mount namespace
+that is entered its directory is /, unless --cwd gives another, and it is looked for there."""
     where = parser.add_argument_group("where").add_argument
-    where("name", metavar="NAME", nargs="?", help="a container that nsnet launched: its host's ifname, or its bridge's if it is"
-          " the only one on that; else a network namespace in /run/netns")
+    where("name", metavar="NAME", nargs="?", help="a container that nsnet launched: its host's ifname, or its bridge's"
+          " if it is the only one on that; else a network namespace in /run/netns")
     where("--pid", metavar="PID", help="the namespaces of that process")
-    where("--netns", metavar="NAME|PATH", help="a network namespace: its name in /run/netns, or a file (with a / in it)")
+    where("--netns", metavar="NAME|PATH",
+          help="a network namespace: its name in /run/netns, or a file (with a / in it)")
     where("--kinds", metavar="KIND[,...]", help="enter only namespaces of these kinds, of "
           + ", ".join(sorted(kernel.CLONE_FLAGS)))
     common.add_shared(parser)
@@ -68,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
         except KernelError as error:
             if error.step == "setns" and "user" in found and "user" not in join:
                 error.hint = "without user among --kinds this needs CAP_SYS_ADMIN here"
+            elif error.step in ("setuid", "setgid") and "user" in join:
+                error.hint = "--user and --group choose ids that are mapped there"
             raise
 
 
@@ -85,13 +88,15 @@ def _of_netns(target: str) -> Namespaces:
 
 
 def _with_owner(path: str) -> Namespaces:
-    """A network namespace and the user namespace that owns it, unless they are ours. Only whoever is in there, or above, may
-    enter the one without the other."""
+    """A network namespace and the user namespace that owns it, unless they are ours.
+
+    The first without the second only root of the second's parent may enter.
+    """
     found = {"net": kernel.open_namespace(path, "net")}
     try:
         owner = kernel.owner_userns(found["net"].fileno())
-        if owner is not None:                   # else it lies above us, and the kernel will say that it may not be entered
-            found["user"] = kernel.Descriptor(owner)
+        if owner is not None:                   # else it lies above us, and the kernel will say that we may not enter
+            found["user"] = owner
         for kind in list(found):
             if os.path.samestat(os.fstat(found[kind].fileno()), os.stat(f"/proc/thread-self/ns/{kind}")):
                 found.pop(kind).close()
@@ -149,7 +154,8 @@ def _of_name(name: str) -> Namespaces:
         return _of_container(meant[0])
     if name in names:
         return _with_owner(os.path.join(pins.DIRECTORY, name))
-    raise NsnetError(f"exec {name!r}: no container and no network namespace of that name; there {_are([*there, *names])}")
+    raise NsnetError(f"exec {name!r}: no container and no network namespace of that name;"
+                     f" there {_are([*there, *names])}")
 
 
 def _of_container(container: _Container) -> Namespaces:

@@ -1,6 +1,7 @@
 """The options that `nsnet run` and `nsnet exec` share: who the command is, what it is given, and how it is attended.
 
-Words of a command line in, arguments of `nsnet.spawn` out; each refusal names its option. Opens nothing, starts nothing.
+Words of a command line in, arguments of `nsnet.spawn` out; each refusal names its option. Opens nothing, starts
+nothing.
 """
 
 import argparse
@@ -16,24 +17,26 @@ from nsnet.errors import UsageError
 
 # The parameters of nsnet.spawn, with whose names its refusals begin, as they are called here.
 _OPTIONS = {
-    "new": "--new", "join": "--join", "uid_map": "--uid-map", "gid_map": "--gid-map", "user": "--user", "group": "--group",
-    "groups": "--groups", "env": "--env", "cwd": "--cwd", "hostname": "--hostname", "proc": "--proc", "cgroup": "--cgroup",
-    "rlimits": "--rlimit", "umask": "--umask", "oom_score_adj": "--oom-score-adj", "pass_fds": "--pass-fd",
-    "no_new_privs": "--allow-new-privs", "capability": "--cap",
+    "new": "--new", "join": "--join", "uid_map": "--uid-map", "gid_map": "--gid-map", "user": "--user",
+    "group": "--group", "groups": "--groups", "env": "--env", "cwd": "--cwd", "hostname": "--hostname",
+    "proc": "--proc", "cgroup": "--cgroup", "rlimits": "--rlimit", "umask": "--umask",
+    "oom_score_adj": "--oom-score-adj", "pass_fds": "--pass-fd", "no_new_privs": "--allow-new-privs",
 }
-_LIMITS = {name[len("RLIMIT_"):].lower(): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+_LIMITS = {name[len("RLIMIT_"):].lower(): getattr(resource, name) for name in dir(resource)
+           if name.startswith("RLIMIT_")}
 
 ATTENDED = """\
-Exit status: the command's own; 128 + n if signal n ended it; 127 if it is not found, 126 if it cannot be run, 1 if the kernel
-refuses one of the steps before it, 2 for bad usage.
+Exit status: the command's own; 128 + n if signal n ended it; 127 if it is not found, 126 if it cannot be run, 1 if
+the kernel refuses one of the steps before it, 2 for bad usage.
 
-SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH and SIGCONT are sent on to the command, except those that were
-ignored when nsnet began; SIGTSTP (Ctrl-Z) stops the command and nsnet, SIGCONT continues both. A signal that comes before the
-command runs ends nsnet, and the command never runs. If nsnet itself is killed with SIGKILL, a command that runs goes on,
-unless there is --kill-with-parent.
+SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH and SIGCONT are sent on to the command, except those that
+were ignored when nsnet began; SIGTSTP (Ctrl-Z) stops the command and nsnet, SIGCONT continues both. A signal that
+comes before the command runs ends nsnet, and the command never runs. If nsnet itself is killed with SIGKILL, a
+command that runs goes on, unless there is --kill-with-parent.
 
-The command has a session of its own and no controlling terminal, so that it can neither type into the caller's (TIOCSTI) nor
-become its foreground job; an interactive shell wants --terminal. It gets no descriptor but 0, 1, 2 and those of --pass-fd."""
+The command has a session of its own and no controlling terminal, so that it can neither type into the caller's
+(TIOCSTI) nor become its foreground job; an interactive shell wants --terminal. It gets no descriptor but 0, 1, 2 and
+those of --pass-fd."""
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
@@ -42,28 +45,30 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     who("--user", metavar="USER", help="its uid inside, or a name that the caller's passwd knows")
     who("--group", metavar="GROUP", help="its gid inside, or a name (that of a --user given by name)")
     who("--groups", metavar="GROUP[,...]", help="its supplementary groups (none)")
-    who("--cap", metavar="NAME[,...]", action="append", default=[], help="a capability that it has inside; may be repeated"
-        " (none)")
+    who("--cap", metavar="NAME[,...]", action="append", default=[],
+        help="a capability that it has inside; may be repeated (none)")
     who("--allow-new-privs", action="store_true", help="let set-uid programs give it more than that")
     what = parser.add_argument_group("what it is given").add_argument
-    what("--env", metavar="NAME[=VALUE]", action="append", default=[], help="a variable; without a value that of the caller,"
-         " if there is one; may be repeated")
-    what("--clear-env", action="store_true", help="no variables but those of --env (the caller's); the command is then looked"
-         " for in /bin and /usr/bin, unless --env gives PATH")
+    what("--env", metavar="NAME[=VALUE]", action="append", default=[],
+         help="a variable; without a value that of the caller, if there is one; may be repeated")
+    what("--clear-env", action="store_true", help="no variables but those of --env (the caller's); the command is then"
+         " looked for in /bin and /usr/bin, unless --env gives PATH")
     what("--cwd", metavar="PATH", help="its directory (the caller's; / in a mount namespace that was joined)")
     what("--umask", metavar="OCTAL", help="(the caller's)")
-    what("--rlimit", metavar="NAME=SOFT[:HARD]", action="append", default=[], help="a limit of getrlimit(2), such as"
-         " nofile=1024; without HARD both; numbers or unlimited; may be repeated")
+    what("--rlimit", metavar="NAME=SOFT[:HARD]", action="append", default=[],
+         help="a limit of getrlimit(2), such as nofile=1024; without HARD both; numbers or unlimited; may be repeated")
     what("--oom-score-adj", metavar="N", help="-1000 to 1000")
     what("--cgroup", metavar="PATH", help="the directory of a cgroup v2 that it begins in")
-    what("--pass-fd", metavar="N", action="append", default=[], help="a descriptor of the caller's, under the same number; may"
-         " be repeated")
+    what("--pass-fd", metavar="N", action="append", default=[],
+         help="a descriptor of the caller's, under the same number; may be repeated")
     how = parser.add_argument_group("how it is attended").add_argument
-    how("--terminal", action="store_true", help="leave it in the caller's session, with the caller's controlling terminal: for"
-        " commands that you trust, since whoever has the terminal can type into it where the kernel still has TIOCSTI")
-    how("--kill-with-parent", action="store_true", help="SIGKILL for it (not for its children) when nsnet ends, however that is")
-    how("--json", action="store_true", help="print one object on stderr after the command's end: pid, returncode (minus the"
-        " signal that ended it), signal; stdout is the command's")
+    how("--terminal", action="store_true", help="leave it in the caller's session, with the caller's controlling"
+        " terminal: for commands that you trust, since whoever has the terminal can type into it where the kernel still"
+        " has TIOCSTI")
+    how("--kill-with-parent", action="store_true", help="SIGKILL for it (not for its children) when nsnet ends, however"
+        " that is")
+    how("--json", action="store_true", help="print one object on stderr after the command's end: pid, returncode (minus"
+        " the signal that ended it), signal; stdout is the command's")
 
 
 def command(options: argparse.Namespace) -> Tuple[str, ...]:
@@ -80,7 +85,8 @@ def shared(options: argparse.Namespace) -> Dict[str, Any]:
     found = {
         "user": _id(options.user), "group": _id(options.group),
         "groups": None if options.groups is None else [_id(one) for one in words([options.groups])],
-        "env": _environment(options.env, options.clear_env), "cwd": None if options.cwd is None else path(options.cwd, "--cwd"),
+        "env": _environment(options.env, options.clear_env),
+        "cwd": None if options.cwd is None else path(options.cwd, "--cwd"),
         "umask": None if options.umask is None else _umask(options.umask),
         "oom_score_adj": None if options.oom_score_adj is None else _score(options.oom_score_adj),
         "cgroup": None if options.cgroup is None else path(options.cgroup, "--cgroup"),
@@ -111,8 +117,7 @@ def kinds(text: str, what: str) -> Tuple[str, ...]:
     found = () if text in ("", "none") else tuple(text.split(","))
     for kind in found:
         if kind not in kernel.CLONE_FLAGS:
-            raise UsageError(f"{what} {text!r}: expected none, or of {', '.join(sorted(kernel.CLONE_FLAGS))}, separated by"
-                             f" commas, not {kind!r}")
+            _refuse(what, text, f"none, or some of {','.join(sorted(kernel.CLONE_FLAGS))}, without {kind!r}")
     return found
 
 
@@ -195,7 +200,7 @@ def _limit(text: str, value: str) -> int:
 def _passed(value: str) -> int:
     fd = number(value, "--pass-fd", "[0-9]{1,9}", 3, 2**31 - 1, "the number of a descriptor, from 3 on")
     try:
-        given = os.get_inheritable(fd)          # what is not was opened by this program, and is not the caller's to give
+        given = os.get_inheritable(fd)          # what is not was opened by this program, not by the caller
     except OSError:
         given = False
     return fd if given else _refuse("--pass-fd", value, "a descriptor that the caller has opened")

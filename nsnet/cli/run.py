@@ -16,17 +16,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "nsnet run [options] -- COMMAND [ARG ...]"
     parser.epilog = common.ATTENDED + """
 
-In a new pid namespace the command is the first process: all others there end with it. The kernel keeps from it the signals
-that it does not handle; nsnet then sends SIGKILL instead of SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 (status
-137), and SIGSTOP instead of SIGTSTP."""
+In a new pid namespace the command is the first process: all others there end with it. The kernel keeps from it the
+signals that it does not handle; nsnet then sends SIGKILL instead of SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
+SIGUSR2 (status 137), and SIGSTOP instead of SIGTSTP."""
     where = parser.add_argument_group("namespaces").add_argument
-    where("--new", metavar="KIND[,...]", help=f"new namespaces, of {_KINDS}; none for none (user,net without what is joined)")
-    where("--join", metavar="KIND=PATH", action="append", default=[], help="a namespace that exists, such as"
-          " net=/run/netns/NAME or user=/proc/PID/ns/user; may be repeated")
-    where("--uid-map", metavar="INSIDE:OUTSIDE:COUNT[,...]", help="user ids (0 inside is nobody if the caller is root, else"
-          " the caller)")
+    where("--new", metavar="KIND[,...]",
+          help=f"new namespaces, of {_KINDS}; none for none (user,net without what is joined)")
+    where("--join", metavar="KIND=PATH", action="append", default=[],
+          help="a namespace that exists, such as net=/run/netns/NAME or user=/proc/PID/ns/user; may be repeated")
+    where("--uid-map", metavar="INSIDE:OUTSIDE:COUNT[,...]",
+          help="user ids (0 inside is nobody if the caller is root, else the caller)")
     where("--gid-map", metavar="INSIDE:OUTSIDE:COUNT[,...]", help="group ids (the same)")
-    where("--map-own", action="store_true", help="0 inside is the caller, root as well, without its capabilities outside")
+    where("--map-own", action="store_true",
+          help="0 inside is the caller, root as well, without its capabilities outside")
     where("--hostname", metavar="NAME", help="of a new uts")
     where("--proc", action="store_true", help="mount a fresh /proc, in new pid and mnt")
     where("--no-loopback", action="store_true", help="leave lo down in a new net")
@@ -49,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--proc: expected pid and mnt in --new")
     if options.no_loopback and "net" not in new:
         raise UsageError("--no-loopback: expected net in --new")
-    return attend(argv, as_json=options.json, new=new, join=join, proc=options.proc, loopback=not options.no_loopback, **what)
+    return attend(argv, as_json=options.json, new=new, join=join, proc=options.proc,
+                  loopback=not options.no_loopback, **what)
 
 
 def _joins(given: List[str]) -> Dict[str, str]:

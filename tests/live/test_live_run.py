@@ -3,19 +3,25 @@
 import json
 import os
 import pty
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
-from live_helpers import (IS_ROOT, PYTHON, Running, children, environment, has_ended, is_gone, namespace_of, needs_root,
-                          nsnet_argv)
+import nsnet
+from live_helpers import (IS_ROOT, PYTHON, TREE, Running, children, environment, has_ended, is_gone, namespace_of,
+                          needs_root, nsnet_argv)
 
 KINDS = ["user", "net", "pid", "mnt", "uts", "ipc", "cgroup"]
-SENT_ON = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
-           signal.SIGCONT]
+NUMBERS = ["/usr/bin/stat", "-Lc", "%i"]                # of namespaces
+ALL_NUMBERS = [*NUMBERS, *(f"/proc/self/ns/{kind}" for kind in KINDS)]
+SENT_ON = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+           signal.SIGWINCH, signal.SIGCONT]
 by_name = {"ids": lambda value: value.name if isinstance(value, signal.Signals) else None}
 
 # Says which signals it gets, one a line; those behind "-" are ignored, those behind "=" blocked and waited for.
@@ -35,10 +41,15 @@ while True:
 """
 
 
-def run(state, *words, env=None, **options):
-    """`nsnet run WORDS` to its end."""
-    return subprocess.run(nsnet_argv("run", "--map-own", *words), env=environment(state, **(env or {})), timeout=60,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+def call(state, *words, env=None, **options):
+    """`nsnet WORDS` to its end."""
+    return subprocess.run(nsnet_argv(*words), env=environment(state, **(env or {})), timeout=60, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def run(state, *words, **options):
+    """`nsnet run WORDS` to its end, where container root is the caller, who can read this interpreter."""
+    return call(state, "run", "--map-own", *words, **options)
 
 
 def run_sh(state, script, *words, **options):
@@ -81,8 +92,10 @@ def test_the_status_is_the_commands(state, script, status):
 @pytest.mark.parametrize("words, status, said", [
     (["--", "nsnet-no-such-command"], 127, "'nsnet-no-such-command'"), (["--", "/no/such"], 127, "'/no/such'"),
     (["--", "/etc/passwd"], 126, "'/etc/passwd'"), (["--", "/"], 126, "'/'"),
-    (["--new", "user,mnt", "--", "/no/such"], 127, "'/no/such'"), (["--new", "user,mnt", "--", "/etc/passwd"], 126, "'/etc/passwd'"),
-    (["--cwd", "/no/such", "--", "/bin/true"], 1, "chdir"), (["--join", "net=/no/such", "--", "/bin/true"], 1, "/no/such"),
+    (["--new", "user,mnt", "--", "/no/such"], 127, "'/no/such'"),
+    (["--new", "user,mnt", "--", "/etc/passwd"], 126, "'/etc/passwd'"),
+    (["--cwd", "/no/such", "--", "/bin/true"], 1, "chdir"),
+    (["--join", "net=/no/such", "--", "/bin/true"], 1, "/no/such"),
     (["--cgroup", "/no/such", "--", "/bin/true"], 1, "/no/such"),
     (["--join", "uts=/etc/passwd", "--", "/bin/true"], 2, "--join '/etc/passwd'")], ids=lambda value: str(value)[:40])
 def test_what_cannot_be_run_is_said_in_one_line(state, words, status, said):
@@ -103,8 +116,8 @@ def test_json_is_one_object_on_stderr(state, script, status, about):
 
 
 def test_without_a_stderr_json_changes_nothing(state):
-    done = subprocess.run(["/bin/sh", "-c", '"$@" 2>&-', "sh", *nsnet_argv("run", "--json", "--", "/bin/sh", "-c", "exit 5")],
-                          env=environment(state), timeout=60)
+    argv = nsnet_argv("run", "--json", "--", "/bin/sh", "-c", "exit 5")
+    done = subprocess.run(["/bin/sh", "-c", '"$@" 2>&-', "sh", *argv], env=environment(state), timeout=60)
     assert done.returncode == 5
 
 
@@ -207,7 +220,8 @@ def test_a_signal_that_comes_at_any_time_ends_everything(state, tmp_path):
         os.mkfifo(fifo)
         keep = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            with Running(None, state, "run", "--map-own", "--", "/bin/sh", "-c", f"exec 7>{fifo}; exec sleep 1000") as runner:
+            script = f"exec 7>{fifo}; exec sleep 1000"
+            with Running(None, state, "run", "--map-own", "--", "/bin/sh", "-c", script) as runner:
                 try:
                     runner.popen.wait(wait)
                 except subprocess.TimeoutExpired:
@@ -303,23 +317,21 @@ def test_the_command_is_looked_for_in_its_own_path(state, tmp_path):
 
 
 def test_new_namespaces_of_each_kind(state):
-    kinds = ",".join(KINDS)
-    done = run(state, "--new", kinds, "--proc", "--", "/usr/bin/stat", "-Lc", "%i", *(f"/proc/self/ns/{kind}" for kind in KINDS))
+    done = run(state, "--new", ",".join(KINDS), "--proc", "--", *ALL_NUMBERS)
     there = list(map(int, done.stdout.split()))
     assert len(there) == len(KINDS), done.stderr
     assert [kind for kind, number in zip(KINDS, there) if number == namespace_of("self", kind)] == []
 
 
 def namespaces_of_a_run(state, *words):
-    done = subprocess.run(nsnet_argv("run", *words, "--", "/usr/bin/stat", "-Lc", "%i", *(f"/proc/self/ns/{k}" for k in KINDS)),
-                          env=environment(state), timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    done = call(state, "run", *words, "--", *ALL_NUMBERS)
     assert done.returncode == 0
     return {kind for kind, number in zip(KINDS, map(int, done.stdout.split())) if number != namespace_of("self", kind)}
 
 
 @pytest.mark.parametrize("words, new", [((), {"user", "net"}), (("--new", ""), set()), (("--new=none",), set()),
-                                        (("--new", "user"), {"user"}), (("--new", "user,uts,ipc"), {"user", "uts", "ipc"})],
-                         ids=str)
+                                        (("--new", "user"), {"user"}),
+                                        (("--new", "user,uts,ipc"), {"user", "uts", "ipc"})], ids=str)
 def test_which_namespaces_are_new(state, words, new):
     assert namespaces_of_a_run(state, *words) == new
 
@@ -329,39 +341,37 @@ def test_namespaces_that_are_joined(state):
         runner.until("ready")
         pid = child_of(runner.pid)
         joins = [word for kind in ("user", "net") for word in ("--join", f"{kind}=/proc/{pid}/ns/{kind}")]
-        done = subprocess.run(nsnet_argv("run", *joins, "--", "/usr/bin/stat", "-Lc", "%i", "/proc/self/ns/user",
-                                         "/proc/self/ns/net"), env=environment(state), stdout=subprocess.PIPE, text=True)
+        done = call(state, "run", *joins, "--", *NUMBERS, "/proc/self/ns/user", "/proc/self/ns/net")
         assert list(map(int, done.stdout.split())) == [namespace_of(pid, "user"), namespace_of(pid, "net")]
         # What is joined is not new by default, and what is not joined is.
-        done = subprocess.run(nsnet_argv("run", "--join", f"user=/proc/{pid}/ns/user", "--", "/usr/bin/stat", "-Lc", "%i",
-                                         "/proc/self/ns/user", "/proc/self/ns/net"), env=environment(state),
-                              stdout=subprocess.PIPE, text=True)
+        done = call(state, "run", "--join", f"user=/proc/{pid}/ns/user", "--", *NUMBERS, "/proc/self/ns/user",
+                    "/proc/self/ns/net")
         user, net = map(int, done.stdout.split())
         assert user == namespace_of(pid, "user") and net not in (namespace_of(pid, "net"), namespace_of("self", "net"))
 
 
 def test_who_the_command_is(state):
-    show = 'id -u; id -g; grep -E "^(Cap(Eff|Prm|Amb|Bnd)|NoNewPrivs):" /proc/self/status; cat /proc/self/uid_map /proc/self/gid_map'
-    own_u, own_g = os.getuid(), os.getgid()
+    show = ('id -u; id -g; grep -E "^(Cap(Eff|Prm|Amb|Bnd)|NoNewPrivs):" /proc/self/status;'
+            ' cat /proc/self/uid_map /proc/self/gid_map')
+    (((_, own_u, _),), ((_, own_g, _),)) = nsnet.own_maps()
     lines = run_sh(state, show).stdout.split("\n")
     assert lines[:2] == ["0", "0"]
     assert [line.split()[1] for line in lines[2:7]] == ["0" * 16] * 4 + ["1"]
     assert [line.split() for line in lines[7:9]] == [["0", str(own_u), "1"], ["0", str(own_g), "1"]]
-    lines = run_sh(state, show, "--cap", "net_raw,CAP_CHOWN", "--cap", "net_admin", "--allow-new-privs").stdout.split("\n")
+    done = run_sh(state, show, "--cap", "net_raw,CAP_CHOWN", "--cap", "net_admin", "--allow-new-privs")
+    lines = done.stdout.split("\n")
     assert [line.split()[1] for line in lines[2:7]] == [f"{1 << 0 | 1 << 12 | 1 << 13:016x}"] * 4 + ["0"]
-    done = subprocess.run(nsnet_argv("run", "--uid-map", f"7:{own_u}:1", "--gid-map", f"8:{own_g}:1", "--user", "7", "--",
-                                     "/bin/sh", "-c", "id -u; id -g"), env=environment(state), stdout=subprocess.PIPE, text=True)
+    done = call(state, "run", "--uid-map", f"7:{own_u}:1", "--gid-map", f"8:{own_g}:1", "--user", "7", "--",
+                "/bin/sh", "-c", "id -u; id -g")
     assert done.stdout.split() == ["7", "8"]
 
 
 @needs_root
 def test_container_root_of_root_is_nobody_unless_told_otherwise(state):
-    done = subprocess.run(nsnet_argv("run", "--", "/bin/cat", "/proc/self/uid_map"), env=environment(state),
-                          stdout=subprocess.PIPE, text=True)
+    done = call(state, "run", "--", "/bin/cat", "/proc/self/uid_map")
     assert done.stdout.split() == ["0", "65534", "1"]
-    done = subprocess.run(nsnet_argv("run", "--new", "none", "--user", "65534", "--group", "65533", "--groups", "7,8", "--",
-                                     "/bin/sh", "-c", "id -u; id -g; id -G"), env=environment(state),
-                          stdout=subprocess.PIPE, text=True)
+    done = call(state, "run", "--new", "none", "--user", "65534", "--group", "65533", "--groups", "7,8", "--",
+                "/bin/sh", "-c", "id -u; id -g; id -G")
     assert done.stdout.split("\n")[:3] == ["65534", "65533", "65533 7 8"]
 
 
@@ -369,14 +379,14 @@ def test_container_root_of_root_is_nobody_unless_told_otherwise(state):
 @pytest.mark.parametrize("words, step", [(("--new", "net"), "unshare"), (("--uid-map", "0:0:2"), "uid_map"),
                                          (("--new", "none", "--cap", "net_admin"), "capabilities")], ids=str)
 def test_what_an_ordinary_user_may_not_is_refused_in_one_line(state, words, step):
-    done = subprocess.run(nsnet_argv("run", *words, "--", "/bin/true"), env=environment(state), stderr=subprocess.PIPE, text=True)
+    done = call(state, "run", *words, "--", "/bin/true")
     assert done.returncode == 1 and done.stderr.startswith(f"nsnet: {step}: ") and done.stderr.count("\n") == 1
 
 
 def test_what_the_command_is_given(state, tmp_path):
-    done = run_sh(state, "pwd; umask; ulimit -Sn; ulimit -Hn; ulimit -Hc; hostname; cat /proc/self/oom_score_adj; echo $$",
-                  "--new", "user,net,uts,pid,mnt", "--proc", "--cwd", "/usr", "--umask", "27", "--rlimit", "nofile=20:30",
-                  "--rlimit", "CORE=0", "--hostname", "inside", "--oom-score-adj", "900")
+    show = "pwd; umask; ulimit -Sn; ulimit -Hn; ulimit -Hc; hostname; cat /proc/self/oom_score_adj; echo $$"
+    done = run_sh(state, show, "--new", "user,net,uts,pid,mnt", "--proc", "--cwd", "/usr", "--umask", "27",
+                  "--rlimit", "nofile=20:30", "--rlimit", "CORE=0", "--hostname", "inside", "--oom-score-adj", "900")
     assert done.stdout.split() == ["/usr", "0027", "20", "30", "0", "inside", "900", "1"], done.stderr
 
 
@@ -391,14 +401,15 @@ print("UP" if fcntl.ioctl(s, 0x8913, b"lo".ljust(32, b"\\0"))[16] & 1 else "")""
 
 def test_the_command_gets_the_descriptors_that_were_passed_and_no_others(state):
     one, two = os.open("/etc/passwd", os.O_RDONLY), os.open("/", os.O_RDONLY)
-    show = [*PYTHON, "-c", "import os; print(sorted(int(n) for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')))"]
+    show = [*PYTHON, "-c", "import os; fds = os.listdir('/proc/self/fd');"
+            " print(sorted(int(fd) for fd in fds if os.path.exists(f'/proc/self/fd/{fd}')))"]
     try:
         done = run(state, "--", *show, pass_fds=[one, two])
         assert done.stdout == "[0, 1, 2]\n"
         done = run(state, "--pass-fd", two, "--", *show, pass_fds=[one, two])
         assert done.stdout == f"{sorted([0, 1, 2, two])}\n"
-        done = run(state, "--pass-fd", one, "--", *PYTHON, "-c", f"import os; print(os.read({one}, 4).decode(), end='')",
-                   pass_fds=[one, two])
+        show = f"import os; print(os.read({one}, 4).decode(), end='')"
+        done = run(state, "--pass-fd", one, "--", *PYTHON, "-c", show, pass_fds=[one, two])
         assert done.stdout == "root"
         done = run(state, "--pass-fd", one, "--", "/bin/true", pass_fds=[two])
         assert done.returncode == 2 and f"--pass-fd '{one}'" in done.stderr
@@ -415,8 +426,8 @@ def test_no_descriptor_of_our_own_can_be_passed(state):
 
 # --- the terminal ---
 
-# A shell of one job: the leader of a session, whose terminal is its standard input. It says how the job stops and ends, and
-# in what state the job's child is while it is stopped, and continues it.
+# A shell of one job: the leader of a session, whose terminal is its standard input. It says how the job stops and ends,
+# and in what state the job's child is while it is stopped, and continues it.
 SHELL = """
 import fcntl, os, signal, sys, termios, time
 os.setsid()
@@ -477,7 +488,8 @@ def test_a_key_at_the_terminal_reaches_the_command_once(state, words):
         assert shell.line() == "SIGINT\n"
 
 
-@pytest.mark.parametrize("words, status", [((), 130), (("--terminal",), 130), (PID, 137), (("--terminal", *PID), 137)], ids=str)
+@pytest.mark.parametrize("words, status", [((), 130), (("--terminal",), 130), (PID, 137), (("--terminal", *PID), 137)],
+                         ids=str)
 def test_ctrl_c_ends_a_command_that_does_not_handle_it(state, words, status):
     with AtTerminal(state, *words, "--", *PYTHON, "-c", LISTENER) as shell:
         shell.until("ready")
@@ -492,6 +504,8 @@ def test_ctrl_z_stops_both_and_fg_continues_both(state, words):
         for _ in range(2):
             shell.press(b"\x1a")
             assert shell.line() == "stopped SIGTSTP T\n"
+            os.kill(child_of(shell.pid), signal.SIGUSR1)
+            assert shell.line() == "SIGUSR1\n"
         shell.press(b"\x03")
         assert shell.line() == f"ended {137 if 'user,pid' in words else 130}\n"
 
@@ -507,7 +521,8 @@ def test_a_command_that_does_not_stop_at_ctrl_z_does_not_stop_us(state):
 
 @pytest.mark.parametrize("words, said", [((), "no"), (("--terminal",), "yes")], ids=str)
 def test_the_command_has_the_terminal_only_if_it_was_given(state, words, said):
-    with AtTerminal(state, *words, "--", "/bin/sh", "-c", "if (: < /dev/tty) 2>&-; then echo yes; else echo no; fi") as shell:
+    look = "if (: < /dev/tty) 2>&-; then echo yes; else echo no; fi"
+    with AtTerminal(state, *words, "--", "/bin/sh", "-c", look) as shell:
         assert shell.line() == f"{said}\n"
         shell.until("ended")
 
@@ -519,6 +534,34 @@ def test_a_signal_from_a_process_is_sent_on_with_a_terminal_too(state):
         assert runner.line() == "SIGINT\n"
         runner.signal(signal.SIGTERM)
         assert runner.end()[0] == 143
+
+
+# --- what README says ---
+
+def readme_example(command):
+    """(words behind "python -m nsnet", what it prints) of the one example of a command."""
+    path = TREE / "README.md"
+    if not path.exists():
+        pytest.skip("README.md is not here: the tests do not run in a checkout")
+    (found,) = re.findall(rf"^    \$ python -m nsnet ({command} .*)\n((?:    (?!\$).*\n)*)", path.read_text(), re.M)
+    return shlex.split(found[0]), textwrap.dedent(found[1])
+
+
+def test_the_example_of_run(state):
+    words, printed = readme_example("run")
+    done = call(state, *words)
+    assert (done.returncode, done.stdout, done.stderr) == (3, printed, "")
+
+
+def test_the_example_of_exec(host, state):
+    words, printed = readme_example("exec")
+    with Running(host, state, "demo", "--keep") as demo:
+        demo.until("Take it down")
+        done = call(state, *words)
+        demo.signal(signal.SIGTERM)
+        assert demo.end()[0] == 143
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.split()) == sorted(printed.split())
 
 
 def test_nothing_is_left_by_all_this(state):
