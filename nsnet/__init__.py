@@ -3,17 +3,19 @@
     import nsnet
 
     with nsnet.Network("nsnet-ex-bridge", address="10.0.0.1/24") as network:
-        with network.launch(["nc", "-l", "-p", "80"], address="10.0.0.2/24", capabilities={"net_bind_service"}) as container:
+        with network.launch(["nc", "-l", "-p", "80"], address="10.0.0.2/24",
+                            capabilities={"net_bind_service"}) as container:
             status = container.wait()
 
-`Network` declares a bridge and what is attached to it; `Netns` and `Batch` are the verbs beneath; `spawn` runs a process
-in namespaces; `explain` turns netlink bytes into text. All errors are `NsnetError`s.
+`Network` declares a bridge and what is attached to it; `Netns` and `Batch` are the verbs beneath; `spawn` runs a
+process in namespaces; `explain` turns netlink bytes into text. All errors are `NsnetError`s.
 """
 
 __version__ = "0.1.0"
 
-from nsnet.errors import (AlreadyExists, KernelError, ListChanged, NetlinkError, NoSuchObject, NotPermitted, NotSupported,
-                          NsnetError, OutcomeUnknown, ProtocolError, RollbackError, UsageError)
+from nsnet.errors import (AlreadyExists, KernelError, ListChanged, NetlinkError, NoSuchObject, NotPermitted,
+                          NotSupported, NsnetError, OutcomeUnknown, ProtocolError, RollbackError, UsageError)
+from nsnet.exchange import Outcome, Request
 from nsnet.explain import explain
 from nsnet.monitor import Event, Monitor
 from nsnet.netns import Batch, Netns
@@ -27,7 +29,7 @@ from nsnet.verbs import LinkRef
 __all__ = [
     "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Filter", "Hop", "KernelError",
     "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns", "Network", "Nexthop",
-    "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError", "OutcomeUnknown", "PIPE", "Port", "Process",
-    "ProtocolError", "Qdisc", "RollbackError", "Route", "Rule", "STDOUT", "Step", "TrafficClass", "UsageError", "Vlan",
-    "collect", "explain", "namespaces", "own_maps", "spawn",
+    "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError", "Outcome", "OutcomeUnknown", "PIPE", "Port",
+    "Process", "ProtocolError", "Qdisc", "Request", "RollbackError", "Route", "Rule", "STDOUT", "Step",
+    "TrafficClass", "UsageError", "Vlan", "collect", "explain", "namespaces", "own_maps", "spawn",
 ]

@@ -1,8 +1,8 @@
 """One batch of requests and what became of each, without a socket.
 
 Pure state: `data` is what to send, `feed` takes what came back, `outcomes` says for every request what it got. Knows
-sequence numbers, acknowledgements, dumps and extended ACKs. Refuses to know what a request is for; where an extended ACK
-blames a byte, the path to it is found with the layouts that the caller hands in.
+sequence numbers, acknowledgements, dumps and extended ACKs. Refuses to know what a request is for; where an extended
+ACK blames a byte, the path to it is found with the layouts that the caller hands in.
 
 A batch is not a transaction: the kernel goes on after an error. Only the last message asks for an acknowledgement, so a
 batch that succeeds costs one datagram each way; errors come back unasked.
@@ -25,9 +25,9 @@ _INT = struct.Struct("=i")
 class Request(NamedTuple):
     """One message to be sent.
 
-    `words`: what it asks, for error messages. `tolerate`: errnos that are as good as success ("already gone"). `kind`: of
-    the link, qdisc, class or filter, if the request is one that a kernel without that kind refuses. `held`: what must not
-    be closed before the request is sent.
+    `words`: what it asks, for error messages. `tolerate`: errnos that are as good as success ("already gone"). `kind`:
+    of the link, qdisc, class or filter, if the request is one that a kernel without that kind refuses. `held`: what
+    must not be closed before the request is sent.
     """
 
     type: int
@@ -40,7 +40,7 @@ class Request(NamedTuple):
 
     @property
     def is_dump(self) -> bool:
-        """Whether it asks for a list: the same bits mean something else in the NEW messages (rtnetlink counts in fours)."""
+        """Whether it asks for a list: the same bits mean something else in NEW messages (rtnetlink counts in fours)."""
         return self.type % 4 == 2 and self.flags & rtnl.NLM_F_DUMP == rtnl.NLM_F_DUMP
 
 

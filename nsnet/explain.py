@@ -2,7 +2,7 @@
 
 Walks the tables of rtnl: it knows no message by itself, only names for numbers (names.py) and how the
 kernel says what it blames. It never fails: what does not parse is shown as hex, with a "!" and what was wrong with it.
-Used by NSNET_TRACE=1, `nsnet.explain` and `python -m nsnet explain`.
+Used by NSNET_TRACE, `nsnet.explain` and `python -m nsnet explain`.
 
 An extended ACK points into the request that it answers. So an `Explainer` remembers the requests that it was shown, and
 shows the refused one once more, with a mark under the attribute:
@@ -38,10 +38,19 @@ MANY_FIELDS = 8                         # a longer struct in an attribute (stati
 
 
 def explain(data: bytes) -> str:
-    """Every message in `data`, header first, one line an attribute, nested ones indented."""
-    if isinstance(data, str):
-        raise UsageError(f"{data[:40]!r}: expected bytes, such as bytes.fromhex() makes of hex")
-    return Explainer().text(data)
+    """Every message in `data`, header first, one line an attribute, nested ones indented.
+
+    `data`: bytes, or what has the buffer of some. Raises UsageError for anything else.
+    """
+    try:
+        read = bytes(memoryview(data))      # bytes(5) would be five zeros
+    except TypeError:
+        raise UsageError(f"{_cut(data)}: expected bytes, such as bytes.fromhex() makes of hex") from None
+    return Explainer().text(read)
+
+
+def _cut(value: Any) -> str:
+    return repr(value[:40] if isinstance(value, str) else value)[:60]
 
 
 class Explainer:
@@ -50,11 +59,14 @@ class Explainer:
     def __init__(self) -> None:
         self._asked: Dict[Tuple[int, int], Message] = {}
 
-    def text(self, data: bytes, arrow: str = "") -> str:
-        """The messages in `data` as lines. With `arrow` ("-> "), each message begins with it; the rest is indented."""
+    def text(self, data: bytes, arrow: str = "", hex: bool = False) -> str:
+        """The messages in `data` as lines. With `arrow` ("-> "), each message begins with it; the rest is indented.
+
+        `hex`: with the bytes of each below it, as `python -m nsnet explain` takes them.
+        """
         lines: List[str] = []
         for told in self._read(bytes(data)):
-            first, *others = told if isinstance(told, list) else _text(told)
+            first, *others = told if isinstance(told, list) else _text(told, hex)
             lines.append(arrow + first)
             lines += ["   " + line for line in others] if arrow else others
         return "\n".join(lines)
@@ -139,16 +151,16 @@ class Explainer:
 class TracedExchange(Exchange):
     """An Exchange that says what it sends and what comes back, in the order of the wire, and marks what is blamed.
 
-    `write` takes text, whole lines.
+    `write` takes text, whole lines. `hex`: as of Explainer.text().
     """
 
-    def __init__(self, requests: Sequence[Request], first_seq: int, write: Callable[[str], Any]):
+    def __init__(self, requests: Sequence[Request], first_seq: int, write: Callable[[str], Any], hex: bool = False):
         super().__init__(requests, first_seq)
-        self._explainer, self._write = Explainer(), write
-        write(self._explainer.text(self.data, "-> ") + "\n")
+        self._explainer, self._write, self._with_hex = Explainer(), write, hex
+        write(self._explainer.text(self.data, "-> ", hex) + "\n")
 
     def feed(self, data: bytes) -> None:
-        self._write(self._explainer.text(data, "<- ") + "\n")
+        self._write(self._explainer.text(data, "<- ", self._with_hex) + "\n")
         super().feed(data)
 
 
@@ -270,7 +282,7 @@ def _find(groups: Sequence[_Group], offset: int) -> List[_Item]:
 
 # --- as text ---
 
-def _text(told: _Told) -> List[str]:
+def _text(told: _Told, hex: bool = False) -> List[str]:
     lines = [_headline(told.message, 16 + len(told.message.payload))]
     if told.error is not None:
         lines.append(f"  {_verdict(told)}")
@@ -280,6 +292,8 @@ def _text(told: _Told) -> List[str]:
     if told.request:
         lines += ["  the request:", *_levels(told.request, 2, told.marks, {})]
         lines += [f"    ^ {words}" for words in told.marks.get(None, ())]
+    if hex:
+        lines += _hex(told.message.encode(), "  ")
     return lines
 
 

@@ -29,7 +29,8 @@ if not sys.platform.startswith("linux"):
 try:
     from nsnet._native import __file__ as EXTENSION, ffi, lib
 except ImportError as error:
-    raise ImportError(f"nsnet's C extension is missing ({error}): build it with `pip install .` in the checkout") from None
+    raise ImportError(f"nsnet's C extension is missing ({error}): "
+                      "build it with `pip install .` in the checkout") from None
 
 # <linux/sched.h>
 CLONE_FLAGS = {
@@ -50,7 +51,9 @@ SO_NETNS_COOKIE = 71                # <asm-generic/socket.h>, Linux 5.14
 MAX_TIMEOUT = 1e6                   # seconds; longer is for ever
 DEFAULT_TIMEOUT = 30.0              # seconds that one batch may take; a machine with a contended RTNL lock is slow
 
-INDEXED_TYPES = 72                  # attribute types that index_attributes() looks at: more than any rtnetlink message has
+INDEXED_TYPES = 72                  # attribute types that index_attributes() looks at: more than any message has
+IFNAME_BYTES = 15                   # of a name, before the NUL: IFNAMSIZ in <linux/if.h> is 16
+ALTNAME_BYTES = 127                 # ALTIFNAMSIZ is 128
 REPLY_BYTES = 1 << 17               # room for replies between two looks at them; at least two datagrams of 64 KiB
 
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
@@ -61,6 +64,13 @@ _IFREQ_POINTER = struct.Struct("@16sP16x")
 def step_name(step: int) -> str:
     """NSNET_STEP_UID_MAP as "uid_map"."""
     return ffi.typeof("enum nsnet_step").elements[step][len("NSNET_STEP_"):].lower()
+
+
+def seconds(value: Any, what: str = "timeout") -> float:
+    """A time, checked; of what is longer than MAX_TIMEOUT, that. Raises UsageError."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:        # nor is NaN
+        raise UsageError(f"{what} {value!r}: expected seconds, 0 or more")
+    return min(value, MAX_TIMEOUT)
 
 
 @contextmanager
@@ -101,7 +111,7 @@ class Descriptor:
 
     def fileno(self) -> int:
         if not self._held:
-            raise ValueError("the descriptor is closed")
+            raise UsageError("the descriptor is closed: expected one that is open")
         return self._held[0]
 
     @property
@@ -147,17 +157,20 @@ class RtnlSocket:
     """A NETLINK_ROUTE socket, connected to the kernel: the hold on a network namespace.
 
     Safe from many threads: one talk at a time. Closing waits for the talk under way. A signal handler that interrupts a
-    talk may not use the same socket: that is EDEADLK. A child of a fork may only close it: sharing one socket, it would take
-    the parent's answers; talking there is EPERM.
+    talk may not use the same socket, for it could never get its turn: KernelError with EDEADLK. A child of a fork may
+    only close it: sharing one socket, it would take the parent's answers; talking there is EPERM.
+
+    The turn is an RLock, acquired inside the `try` whose `finally` releases it: whether there is something to release
+    is known by the lock alone, which refuses a thread that does not hold it. A local variable could not know, for an
+    interrupt may come between acquire() and the assignment.
     """
 
     def __init__(self, fd: Union[int, Descriptor]):
         """Takes the descriptor over, and closes it if it cannot be prepared."""
         self._descriptor = fd if isinstance(fd, Descriptor) else Descriptor(fd)
-        self._lock = threading.RLock()  # for a talk
+        self._turn = threading.RLock()  # for a talk
         self._use = threading.RLock()   # for less: lest the number is closed, and another file's, before it is used
         self._pid = os.getpid()
-        self._talking = False
         self._next_seq = 1
         self._interrupted = False       # a talk was sent and not heard to its end
         port = ffi.new("uint32_t *")
@@ -193,59 +206,80 @@ class RtnlSocket:
         if self.inherited:                  # the lock may have been held when the process was forked
             self._descriptor.close()
             return
-        with self._turn(), self._use:
-            self._descriptor.close()
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if self.inherited:
-            raise KernelError(errno.EPERM, "netlink", "the socket is the parent process's: open one of your own after a fork")
-        with self._lock:                # not acquire(timeout): an interrupt right behind it would leave the lock taken
-            if self._talking:           # only the thread that holds the lock gets here: from a signal handler
-                raise KernelError(errno.EDEADLK, "netlink", "called from a signal handler, in the middle of a call")
-            self._talking = True
+        turn = self._turn
+        self._check_turn()
+        try:
+            turn.acquire()
+            with self._use:
+                self._descriptor.close()
+        finally:
             try:
-                yield
-            finally:
-                self._talking = False
+                turn.release()
+            except RuntimeError:            # an interrupt came before there was a turn
+                pass
+
+    def _check_turn(self) -> None:
+        """Outside the `try`: what a handler's `finally` released would be the turn of the talk that it interrupted."""
+        if self.inherited:
+            raise KernelError(errno.EPERM, "netlink",
+                              "the socket is the parent process's: open one of your own after a fork")
+        if self._turn._is_owned():          # type: ignore[attr-defined]  what threading.Condition asks an RLock
+            raise KernelError(errno.EDEADLK, "netlink", "called from a signal handler, in the middle of a call")
+
+    def _wait_for_turn(self, deadline: int) -> None:
+        left = deadline - time.monotonic_ns()
+        if left <= 0 or not self._turn.acquire(timeout=left / 1e9):
+            raise KernelError(errno.ETIMEDOUT, "netlink", "nothing was sent: another thread's call took all the time")
 
     def talk(self, exchange_from: Callable, timeout: float = DEFAULT_TIMEOUT):
-        """Send one batch and gather its answers.
+        """Send one batch and gather its answers, within `timeout` seconds, the turns of other threads included.
 
-        `exchange_from(first_seq)` makes the nsnet.exchange.Exchange. Returns it, fed and done. Raises KernelError:
-        OutcomeUnknown with ETIMEDOUT when the kernel has not answered `timeout` seconds after the call, the turns of other
-        threads included in that time but not cut short by it; with ENOBUFS if answers were lost: the kernel may have
-        applied the batch, so read the state again before anything else.
+        `exchange_from(first_seq)` makes the nsnet.exchange.Exchange. Returns it, fed and done. Raises UsageError for
+        what is no time, KernelError with ETIMEDOUT if the turn did not come in time: then nothing was sent.
+        OutcomeUnknown with ETIMEDOUT when the kernel has not answered in time, with ENOBUFS if answers were lost: the
+        kernel may have applied the batch, so read the state again before anything else.
         """
-        deadline = time.monotonic_ns() + int(min(timeout, MAX_TIMEOUT) * 1e9)
-        with self._turn():
-            fd = self.fileno()
-            if self._interrupted:
-                self._drain()
-            exchange = exchange_from(self._next_seq)
-            self._next_seq = (exchange.last_seq + 1) & 0xFFFFFFFF
-            request = exchange.data
-            talk = ffi.new("struct nsnet_talk *")
-            request_memory = ffi.from_buffer("uint8_t[]", request)
-            talk.request, talk.request_len = request_memory, len(request)
-            talk.port, talk.first_seq, talk.last_seq = self.port, exchange.first_seq, exchange.last_seq
-            talk.deadline = deadline
-            buffer = _new_uncleared("uint8_t[]", REPLY_BYTES)
-            talk.reply, talk.reply_size = buffer, REPLY_BYTES
-            self._interrupted = True
-            while True:
-                result = lib.nsnet_nl_talk(fd, talk)
-                if result == -errno.EINTR:
-                    continue                    # Python has run its signal handlers by now
-                if result < 0:
-                    if talk.sent and -result in (errno.ENOBUFS, errno.ETIMEDOUT):
-                        raise OutcomeUnknown(-result, "netlink", "the outcome is unknown")
-                    raise KernelError(-result, "netlink", "the outcome is unknown" if talk.sent else None)
-                exchange.feed(bytes(ffi.buffer(buffer, talk.reply_len)))
-                talk.reply_len = 0
-                if result == lib.NSNET_TALK_DONE:
-                    break
-            self._interrupted = False
+        deadline = time.monotonic_ns() + int(seconds(timeout) * 1e9)
+        turn = self._turn
+        self._check_turn()
+        try:
+            if not turn.acquire(False):
+                self._wait_for_turn(deadline)
+            return self._talk(exchange_from, deadline)
+        finally:
+            try:
+                turn.release()
+            except RuntimeError:            # there was no turn
+                pass
+
+    def _talk(self, exchange_from: Callable, deadline: int):
+        fd = self.fileno()
+        if self._interrupted:
+            self._drain()
+        exchange = exchange_from(self._next_seq)
+        self._next_seq = (exchange.last_seq + 1) & 0xFFFFFFFF
+        request = exchange.data
+        talk = ffi.new("struct nsnet_talk *")
+        request_memory = ffi.from_buffer("uint8_t[]", request)
+        talk.request, talk.request_len = request_memory, len(request)
+        talk.port, talk.first_seq, talk.last_seq = self.port, exchange.first_seq, exchange.last_seq
+        talk.deadline = deadline
+        buffer = _new_uncleared("uint8_t[]", REPLY_BYTES)
+        talk.reply, talk.reply_size = buffer, REPLY_BYTES
+        self._interrupted = True
+        while True:
+            result = lib.nsnet_nl_talk(fd, talk)
+            if result == -errno.EINTR:
+                continue                    # Python has run its signal handlers by now
+            if result < 0:
+                if talk.sent and -result in (errno.ENOBUFS, errno.ETIMEDOUT):
+                    raise OutcomeUnknown(-result, "netlink", "the outcome is unknown")
+                raise KernelError(-result, "netlink", "the outcome is unknown" if talk.sent else None)
+            exchange.feed(bytes(ffi.buffer(buffer, talk.reply_len)))
+            talk.reply_len = 0
+            if result == lib.NSNET_TALK_DONE:
+                break
+        self._interrupted = False
         if not exchange.done:
             raise NsnetError("netlink: the last answer of the batch did not parse as one")
         return exchange
@@ -284,7 +318,7 @@ class RtnlSocket:
 
     def ifindex(self, ifname: str) -> int:
         """The index of a link, 0 if there is none of that name (netdevice(7)). An altname is no name."""
-        name = os.fsencode(ifname)
+        name = _ifname_bytes(ifname)
         index = self._ifreq(SIOCGIFINDEX, name, 0)[1]
         return index if index and self._ifreq(SIOCGIFNAME, b"", index)[0].rstrip(b"\0") == name else 0
 
@@ -304,12 +338,12 @@ class RtnlSocket:
     def sync_carrier(self, ifname: str) -> bool:
         """Whether a link has carrier, and on Linux 6.8 and newer: make the kernel act on it now.
 
-        A link that gets carrier can only transmit, and a bridge port only forward, when the kernel's link watch has run;
-        a packet sent before is lost, and TCP and ARP try again after a second. ETHTOOL_GLINK waits for it
+        A link that gets carrier can only transmit, and a bridge port only forward, when the kernel's link watch has
+        run; a packet sent before is lost, and TCP and ARP try again after a second. ETHTOOL_GLINK waits for it
         (ethtool_op_get_link() calls linkwatch_sync_dev()). On older kernels it only asks.
         """
         value = ffi.new("uint32_t[2]", [ETHTOOL_GLINK, 0])
-        request = _IFREQ_POINTER.pack(os.fsencode(ifname), int(ffi.cast("uintptr_t", value)))
+        request = _IFREQ_POINTER.pack(_ifname_bytes(ifname), int(ffi.cast("uintptr_t", value)))
         try:
             self._ioctl(SIOCETHTOOL, request)
         except OSError as error:
@@ -322,6 +356,31 @@ class RtnlSocket:
             number = self._with_fd(os.dup)
         with socket.socket(fileno=number) as view:
             return netns_identity(view)
+
+
+def _name_bytes(link: Any) -> bytes:
+    """Of a link's name; none for what is no text, or has a surrogate that stands for no byte."""
+    try:
+        return os.fsencode(link) if isinstance(link, str) and "\0" not in link else b""
+    except UnicodeEncodeError:
+        return b""
+
+
+def is_altname(link: str) -> bool:
+    """Whether a link's name is longer than any ifname. Raises UsageError for what is no name of a link."""
+    length = len(_name_bytes(link))
+    if not 1 <= length <= ALTNAME_BYTES:
+        raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to {IFNAME_BYTES} bytes, "
+                         f"or an altname of up to {ALTNAME_BYTES}")
+    return length > IFNAME_BYTES
+
+
+def _ifname_bytes(ifname: str) -> bytes:
+    """What struct ifreq has room for; anything else would be cut off, and be another link's name."""
+    name = _name_bytes(ifname)
+    if not 1 <= len(name) <= IFNAME_BYTES:
+        raise UsageError(f"link {ifname!r}: expected a name of 1 to {IFNAME_BYTES} bytes")
+    return name
 
 
 def _netns_of(fd: Union[int, socket.socket]) -> Descriptor:
@@ -345,9 +404,10 @@ def netns_identity(view: socket.socket) -> str:
         return f"inode:{os.fstat(netns.fileno()).st_ino}"
 
 
-def tracing() -> bool:
-    """Whether NSNET_TRACE asks for every message in words: anything but nothing and 0."""
-    return os.environ.get("NSNET_TRACE", "0") not in ("", "0")
+def tracing() -> int:
+    """What NSNET_TRACE asks for: 0 nothing ("", "0"), 1 every message in words, 2 its bytes in hex as well ("2")."""
+    wanted = os.environ.get("NSNET_TRACE", "0")
+    return 0 if wanted in ("", "0") else 2 if wanted == "2" else 1
 
 
 def trace(text: str) -> None:
@@ -383,7 +443,8 @@ def effective_capabilities() -> int:
 
 
 def proc_pid(pidfd: int) -> int:
-    """The number that /proc knows a process by: that of the pid namespace /proc was mounted for, which need not be ours.
+    """The number that /proc knows a process by: that of the pid namespace /proc was mounted for, which need not be
+    ours.
 
     0 if it is not visible there, -1 if it has been waited for (proc(5), /proc/PID/fdinfo).
     """
@@ -437,12 +498,19 @@ def owner_userns(netns_fd: int) -> Optional[Descriptor]:
         raise KernelError(error.errno, "owner of the netns") from None
 
 
-def open_namespace(path: str, kind: str) -> Descriptor:
-    """The descriptor of a namespace file; UsageError if it is anything else."""
-    with refused(f"open {path}"):
-        descriptor = Descriptor.open(path, os.O_RDONLY | os.O_NONBLOCK)           # it may be a FIFO
+def open_namespace(path: Union[str, bytes, os.PathLike], kind: str) -> Descriptor:
+    """The descriptor of a namespace file; UsageError if it is anything else, or no path."""
     try:
-        check_namespace(descriptor.fileno(), kind, repr(path))
+        name = os.fsdecode(path)
+        usable = name != "" and b"\0" not in os.fsencode(name)
+    except (TypeError, UnicodeEncodeError):
+        usable = False
+    if not usable:
+        raise UsageError(f"path {path!r}: expected the path of a file that is a {kind} namespace")
+    with refused(f"open {name}"):
+        descriptor = Descriptor.open(name, os.O_RDONLY | os.O_NONBLOCK)         # it may be a FIFO
+    try:
+        check_namespace(descriptor.fileno(), kind, repr(name))
     except UsageError:
         descriptor.close()
         raise

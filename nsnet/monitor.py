@@ -100,7 +100,7 @@ def read_events(data: bytes) -> List[Event]:
     return found
 
 
-class _Closed(ValueError):
+class _Closed(UsageError):
     """Whoever waited is told so by this; iteration ends."""
 
 
@@ -112,6 +112,8 @@ class Monitor:
     over the host at most net.core.rmem_max).
 
     `for event in monitor` and `async for event in monitor` (asyncio) end when it is closed; `read(timeout)` takes one.
+    `with` closes it at the end of the block, and so does `async with`, which waits for nothing: it is there so that
+    `async with netns.monitor("link") as m: async for event in m: ...` reads as it does elsewhere in asyncio.
     Safe from many threads: each event goes to one of them. In an event loop one task at a time may wait. After a fork
     the child can only close its copy: it would take the parent's events. `refused` counts the datagrams that did not
     come from the kernel, to these groups: above 0, somebody means to mislead.
@@ -165,10 +167,10 @@ class Monitor:
     def read(self, timeout: Optional[float] = None) -> Optional[Event]:
         """The next event; None if there was none within `timeout` seconds (0: do not wait; None: for ever).
 
-        Raises ValueError if the monitor is closed, before or during the wait; KernelError with EMSGSIZE for an event
-        that is too large.
+        Raises UsageError if the monitor is closed, before or during the wait, and for what is no time; KernelError with
+        EMSGSIZE for an event that is too large.
         """
-        deadline = None if timeout is None else time.monotonic() + min(timeout, kernel.MAX_TIMEOUT)
+        deadline = None if timeout is None else time.monotonic() + kernel.seconds(timeout)
         with self._use():
             while True:
                 event = self._take()
@@ -179,7 +181,7 @@ class Monitor:
                     return None
                 self._epoll.poll(left, 1)   # goes on after a signal, for what is left of the time (PEP 475)
                 if self._closed:
-                    raise _Closed("the monitor is closed")
+                    raise _Closed("the monitor is closed: expected one that is open")
 
     def _take(self) -> Optional[Event]:
         """The next event if it is here now."""
@@ -207,8 +209,9 @@ class Monitor:
                 continue
             if flags & _socket.MSG_TRUNC:
                 raise KernelError(errno.EMSGSIZE, "monitor", f"an event of more than {DATAGRAM_BYTES} bytes")
-            if kernel.tracing():
-                kernel.trace(Explainer().text(data, "<- ") + "\n")
+            level = kernel.tracing()
+            if level:
+                kernel.trace(Explainer().text(data, "<- ", hex=level > 1) + "\n")
             self._pending.extend(read_events(data))
         return None
 
@@ -272,7 +275,7 @@ class Monitor:
         return self._closed
 
     def close(self) -> None:
-        """End it. Whoever waits, in any thread or event loop, is woken: iteration ends, read() raises ValueError."""
+        """End it. Whoever waits, in any thread or event loop, is woken: iteration ends, read() raises UsageError."""
         if os.getpid() != self._pid:        # a forked child: the epoll is the parent's too, and the lock may be held
             self._closed = True
             self._let_go()
@@ -292,7 +295,7 @@ class Monitor:
 
     def _check(self) -> None:
         if self._closed:
-            raise _Closed("the monitor is closed")
+            raise _Closed("the monitor is closed: expected one that is open")
         if os.getpid() != self._pid:
             raise UsageError(f"monitor of process {self._pid}: expected to be used there, not in a child; open another")
 
@@ -317,6 +320,13 @@ class Monitor:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
+    async def __aenter__(self) -> "Monitor":
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        """Close it: a task of this loop that waits for an event is woken, and its iteration ends."""
+        self.close()
+
     def __del__(self) -> None:
         if hasattr(self, "_epoll"):         # nobody is left who could wait
             self._let_go()
@@ -329,12 +339,13 @@ def wait_link(netns: Any, link: Any, *, up: Optional[bool] = None, carrier: Opti
     With no condition: until it is there. `gone`: until it is not; then returns None, otherwise the Link as it was at
     the end of the wait. `timeout` in seconds; None: for ever. A state that ends sooner than we can look may be missed.
 
-    A name means whatever link has that name (no altname): one that comes later or is made again counts, and a link that
-    loses the name or leaves the namespace is gone. An ifindex, a Link or what an add verb returned means that one link:
-    if it is deleted while something else is awaited, that is NoSuchObject. `netns`: a Netns.
+    A name means whatever link has that name, an altname only if it is too long for another (Netns.index_of()): a link
+    that comes later or is made again counts, and one that loses the name or leaves the namespace is gone. An ifindex, a
+    Link or what an add verb returned means that one link: if it is deleted while something else is awaited, that is
+    NoSuchObject. `netns`: a Netns.
 
-    Raises KernelError with ETIMEDOUT, naming the link, the condition and what was seen last. RTM_NEWLINK, RTM_DELLINK,
-    RTNLGRP_LINK <linux/rtnetlink.h>; rtnetlink(7).
+    Raises KernelError with ETIMEDOUT, naming the link, the condition and what was seen last; UsageError for what is no
+    link, no state or no time. RTM_NEWLINK, RTM_DELLINK, RTNLGRP_LINK <linux/rtnetlink.h>; rtnetlink(7).
     """
     for name, value in (("up", up), ("carrier", carrier)):
         if value is not None and not isinstance(value, bool):
@@ -345,17 +356,16 @@ def wait_link(netns: Any, link: Any, *, up: Optional[bool] = None, carrier: Opti
         raise UsageError(f"gone=True and {', '.join(wanted)}: expected the one or the other")
     if operstate is not None and operstate not in rtnl.OPERSTATES:
         raise UsageError(f"operstate {operstate!r}: expected one of {', '.join(rtnl.OPERSTATES)}")
+    deadline = None if timeout is None else time.monotonic() + kernel.seconds(timeout)
     ifname = link if isinstance(link, str) else None
-    try:
-        index = netns.index_of(link)        # refuses what is no name of a link
-    except NoSuchObject:
-        index = 0
+    index = netns.index_of(link) if ifname is None else 0       # a name is looked up once somebody listens
+    if ifname is not None:
+        kernel.is_altname(ifname)           # refuses what is no name
     target = index if ifname is None else ifname
     condition = "gone" if gone else ", ".join(f"{name}={value}" for name, value in wanted.items()) or "there"
     step = f"wait for link {getattr(link, 'ifname', link)} ({condition})"
-    deadline = None if timeout is None else time.monotonic() + min(timeout, kernel.MAX_TIMEOUT)
     with Monitor(netns.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE), "link") as monitor:
-        first = found = _look(netns, target)
+        first = found = _look(netns, target, deadline, step)
         while True:
             if gone and (found is None or found.index != first.index):
                 return None
@@ -370,15 +380,22 @@ def wait_link(netns: Any, link: Any, *, up: Optional[bool] = None, carrier: Opti
                 raise KernelError(errno.ETIMEDOUT, step, _state(found))
             if gone and event.action == "del" and event.object.index == first.index:
                 return None                 # there may be one of the same index by now: that is another one
-            found = _look(netns, target)    # an event may be old by now, or hold half of the attributes (wext)
+            # Anew: an event may be old by now, or hold half of the attributes (wext).
+            found = _look(netns, target, deadline, step)
             first = first if first is not None else found
 
 
-def _look(netns: Any, target: Union[int, str]) -> Optional[Link]:
+def _look(netns: Any, target: Union[int, str], deadline: Optional[float], step: str) -> Optional[Link]:
+    """The link as it is now. Another thread's turn on the namespace's socket counts against the time, too."""
+    left = None if deadline is None else max(deadline - time.monotonic(), 0)
     try:
-        return netns.link(target)
+        return netns.link(target, timeout=left)
     except NoSuchObject:
         return None
+    except KernelError as error:
+        if error.errno != errno.ETIMEDOUT or deadline is None:
+            raise
+        raise KernelError(errno.ETIMEDOUT, step, f"it could not be looked at in time: {error.detail}") from None
 
 
 def _next_about(monitor: Monitor, index: int, ifname: Optional[str],
@@ -389,7 +406,7 @@ def _next_about(monitor: Monitor, index: int, ifname: Optional[str],
         if event is None or event.action == "overflow":
             return event
         seen = event.object
-        if isinstance(seen, Link) and (seen.index == index or ifname is not None and seen.ifname == ifname):
+        if isinstance(seen, Link) and (seen.index == index or ifname in (seen.ifname, *seen.altnames)):
             return event
 
 

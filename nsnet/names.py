@@ -1,6 +1,7 @@
 """Names for the numbers in messages: flags, states, scopes, types, as a person writes them.
 
-Data, and the few functions that look it up. explain.py is its one reader; the protocol itself needs none of it.
+Data, and the few functions that look it up: for explain.py and for the repr of objects, which say the same words. The
+protocol itself needs none of it.
 """
 
 from typing import Callable, Dict, List, Tuple
@@ -49,8 +50,8 @@ CONSTANTS.update(
     IN6_ADDR_GEN_MODE_STABLE_PRIVACY=2, IN6_ADDR_GEN_MODE_RANDOM=3, MACVLAN_MODE_PRIVATE=1, MACVLAN_MODE_VEPA=2,
     MACVLAN_MODE_BRIDGE=4, MACVLAN_MODE_PASSTHRU=8, MACVLAN_MODE_SOURCE=16, IPVLAN_MODE_L2=0, IPVLAN_MODE_L3=1,
     IPVLAN_MODE_L3S=2, BR_STATE_DISABLED=0, BR_STATE_LISTENING=1, BR_STATE_LEARNING=2, BR_STATE_FORWARDING=3,
-    BR_STATE_BLOCKING=4, BRIDGE_MODE_VEB=0, BRIDGE_MODE_VEPA=1, BRIDGE_VLAN_INFO_BRENTRY=32, ETH_P_8021Q=0x8100,
-    ETH_P_8021AD=0x88A8,
+    BR_STATE_BLOCKING=4, BRIDGE_MODE_VEB=0, BRIDGE_MODE_VEPA=1, BRIDGE_VLAN_INFO_BRENTRY=32, ETH_P_ALL=3,
+    ETH_P_IP=0x0800, ETH_P_ARP=0x0806, ETH_P_8021Q=0x8100, ETH_P_IPV6=0x86DD, ETH_P_8021AD=0x88A8,
     # <linux/if_addr.h>, <linux/neighbour.h>, <linux/fib_rules.h>
     IFA_F_SECONDARY=0x1, IFA_F_OPTIMISTIC=0x4, IFA_F_DADFAILED=0x8, IFA_F_HOMEADDRESS=0x10,
     IFA_F_MANAGETEMPADDR=0x100, IFA_F_MCAUTOJOIN=0x400, IFA_F_STABLE_PRIVACY=0x800, IFAPROT_UNSPEC=0,
@@ -104,16 +105,18 @@ _FAMILY, _SCOPE, _TABLE, _PROTOCOL, _TYPE = (
     _one("AF_", "RTNL_FAMILY_"), _one("RT_SCOPE_"), _one("RT_TABLE_"), _one("RTPROT_"), _one("RTN_"))
 _NTF_EXT = ("NTF_EXT_MANAGED", "NTF_EXT_LOCKED")                # of NDA_FLAGS_EXT; NTF_EXT_LEARNED is not
 _NUD, _NTF, _IFA_F, _IFF = _bits("NUD_"), _bits("NTF_", but=_NTF_EXT), _bits("IFA_F_"), _bits("IFF_")
+_RTM_F, _ETH_P, _IFAPROT, _FR_ACT, _BR_STATE = (
+    _bits("RTM_F_", "RTNH_F_"), _one("ETH_P_"), _one("IFAPROT_"), _one("FR_ACT_"), _one("BR_STATE_"))
 
 STRUCTS = {                            # fields of C structs
     "ifinfomsg": dict(family=_FAMILY, type=_one("ARPHRD_"), flags=_IFF, change=_IFF),
     "ifaddrmsg": dict(family=_FAMILY, flags=_IFA_F, scope=_SCOPE),
     "rtmsg": dict(family=_FAMILY, table=_TABLE, protocol=_PROTOCOL, scope=_SCOPE, type=_TYPE,
-                  flags=_bits("RTM_F_", "RTNH_F_")),
+                  flags=_RTM_F),
     "rtnexthop": dict(flags=_bits("RTNH_F_")),
     "nhmsg": dict(family=_FAMILY, scope=_SCOPE, protocol=_PROTOCOL, flags=_bits("RTNH_F_")),
     "ndmsg": dict(family=_FAMILY, state=_NUD, flags=_NTF, type=_TYPE),
-    "fib_rule_hdr": dict(family=_FAMILY, table=_TABLE, action=_one("FR_ACT_"), flags=_bits("FIB_RULE_")),
+    "fib_rule_hdr": dict(family=_FAMILY, table=_TABLE, action=_FR_ACT, flags=_bits("FIB_RULE_")),
     "rtgenmsg": dict(family=_FAMILY),
     "tcmsg": dict(family=_FAMILY, handle=_handle, parent=_handle),
     "bridge_vlan_info": dict(flags=_bits("BRIDGE_VLAN_INFO_")),
@@ -121,7 +124,7 @@ STRUCTS = {                            # fields of C structs
 ATTRIBUTES = {                         # attributes of one number
     **dict.fromkeys(("IFLA_VRF_TABLE", "IFLA_VRF_PORT_TABLE", "RTA_TABLE", "FRA_TABLE"), _TABLE),
     **dict.fromkeys(("FRA_PROTOCOL", "NDA_PROTOCOL"), _PROTOCOL),
-    **dict.fromkeys(("IFLA_VLAN_PROTOCOL", "IFLA_BR_VLAN_PROTOCOL"), _one("ETH_P_")),
+    **dict.fromkeys(("IFLA_VLAN_PROTOCOL", "IFLA_BR_VLAN_PROTOCOL"), _ETH_P),
     **dict.fromkeys(("TCA_U32_CLASSID", "TCA_BPF_CLASSID"), _handle),
     "IFLA_OPERSTATE": _one("IF_OPER_"),
     "IFLA_LINKMODE": _one("IF_LINK_MODE_"),
@@ -129,15 +132,26 @@ ATTRIBUTES = {                         # attributes of one number
     "IFLA_INET6_ADDR_GEN_MODE": _one("IN6_ADDR_GEN_MODE_"),
     "IFLA_MACVLAN_MODE": _one("MACVLAN_MODE_"),
     "IFLA_IPVLAN_MODE": _one("IPVLAN_MODE_"),
-    "IFLA_BRPORT_STATE": _one("BR_STATE_"),
+    "IFLA_BRPORT_STATE": _BR_STATE,
     "IFLA_BRIDGE_FLAGS": _bits("BRIDGE_FLAGS_"),
     "IFLA_BRIDGE_MODE": _one("BRIDGE_MODE_"),
     "IFA_FLAGS": _IFA_F,
-    "IFA_PROTO": _one("IFAPROT_"),
+    "IFA_PROTO": _IFAPROT,
     "NDA_NDM_STATE_MASK": _NUD,
     "NDA_NDM_FLAGS_MASK": _NTF,
     "NDA_FLAGS_EXT": _bits("NTF_EXT_", but=("NTF_EXT_LEARNED",)),
     "NL_POLICY_TYPE_ATTR_TYPE": _one("NL_ATTR_TYPE_"),
+}
+
+_TC = dict(handle=_handle, parent=_handle)
+OBJECTS = {                            # fields of nsnet.objects, by class
+    "Port": dict(state=_BR_STATE),
+    "Address": dict(scope=_SCOPE, flags=_IFA_F, proto=_IFAPROT),
+    "Route": dict(table=_TABLE, protocol=_PROTOCOL, scope=_SCOPE, type=_TYPE, family=_FAMILY, flags=_RTM_F),
+    "Rule": dict(family=_FAMILY, table=_TABLE, action=_FR_ACT, protocol=_PROTOCOL),
+    "Nexthop": dict(scope=_SCOPE, protocol=_PROTOCOL, family=_FAMILY),
+    "Neighbour": dict(state=_NUD, flags=_NTF, family=_FAMILY),
+    "Qdisc": _TC, "TrafficClass": _TC, "Filter": dict(_TC, protocol=_ETH_P),
 }
 
 _MESSAGES = {**_named("NLMSG_"), **_named("RTM_", but=("RTM_F_",))}

@@ -1,7 +1,8 @@
 """A network namespace as a thing to hold and to talk to: `Netns`, and `Batch` for many verbs in one exchange.
 
 A namespace is a socket, not a place to be: a `Netns` holds an rtnetlink socket that was opened inside, and the calling
-thread never moves. Each verb is written once; a `Netns` runs it at once, a `Batch` keeps it until the `with` block ends.
+thread never moves. Each verb is written once; a `Netns` runs it at once, a `Batch` keeps it until the `with` block
+ends.
 
 Knows links, addresses and routes of one namespace, and how a name becomes an index. Refuses to know who created what,
 what belongs together, and what should be there: ownership.py and network.py do.
@@ -11,18 +12,20 @@ import errno
 import os
 import socket as _socket
 import threading
+import time
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
-from nsnet import clone, kernel, objects, pins, requests, rtnl
-from nsnet.errors import KernelError, ListChanged, NoSuchObject, OutcomeUnknown, ProtocolError, UsageError
+from nsnet import clone, kernel, pins
+from nsnet.errors import KernelError, NoSuchObject, ProtocolError, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
 from nsnet.explain import TracedExchange
 from nsnet.hints import why_refused
 from nsnet.monitor import RECEIVE_BYTES, Monitor, wait_link
-from nsnet.objects import (Address, Filter, Link, Neighbour, Nexthop, NsId, Qdisc, Route, Rule, TrafficClass, Vlan)
+from nsnet.objects import Link
+from nsnet.reading import Reading
+from nsnet.requests.common import number, positive
 from nsnet.verbs import LinkLike, LinkRef, Verbs, words
 
-DUMP_TRIES = 5                      # a dump that the kernel flags as inconsistent is asked for again this often
 CHUNK_BYTES = 1 << 16               # one send; far below net.core.wmem_default
 CHUNK_REQUESTS = 200                # so that 200 errors fit the receive buffer
 _FIRST_INDEX = 1 << 24              # indexes we choose on a host: far above those the kernel counts up to
@@ -50,8 +53,8 @@ class Batch(Verbs):
         self.requests.append(request)
 
     def add(self, request: Request) -> None:
-        """Append a request made by hand."""
-        self._run(request)
+        """Append a request made by hand. Raises UsageError for anything else."""
+        self._run(_request(request))
 
     def send(self) -> None:
         """Send what was collected. Raises the first error."""
@@ -74,11 +77,11 @@ class Batch(Verbs):
             _let_go(self.requests)
 
 
-class Netns(Verbs):
+class Netns(Verbs, Reading):
     """A network namespace, held by an rtnetlink socket inside it; it lives at least as long as this object is open.
 
-    Made by `current()`, `new()`, `open(path)`, `of_pid(pid)`, `host()`, or as the `netns` of a spawned process. Close it
-    with `close()` or `with`. Safe from many threads.
+    Made by `current()`, `new()`, `open(path)`, `of_pid(pid)`, `host()`, or as the `netns` of a spawned process. Close
+    it with `close()` or `with`. Safe from many threads.
     """
 
     def __init__(self, rtnl_socket: kernel.RtnlSocket, *, fresh: bool = False, here: bool = False,
@@ -109,7 +112,7 @@ class Netns(Verbs):
 
         With CAP_SYS_ADMIN it is owned by the caller's user namespace, without by a new one in which the caller is root.
         `beside`: owned by the same user namespace as that one. Raises KernelError with step "clone3", "unshare" or
-        "uid_map" where that is forbidden.
+        "uid_map" where that is forbidden, UsageError if `beside` is no Netns.
         """
         try:
             return cls._new(beside)
@@ -120,7 +123,7 @@ class Netns(Verbs):
     @classmethod
     def _new(cls, beside: Optional["Netns"]) -> "Netns":
         route = (_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
-        if beside is not None and beside._userns is not None:
+        if beside is not None and _a_netns(beside)._userns is not None:
             fd = clone.visit(*route, userns_fd=beside._userns.fileno())
             return cls(kernel.RtnlSocket(fd), fresh=True, private=True,
                        userns=kernel.Descriptor.of(os.dup, beside._userns.fileno()))
@@ -135,16 +138,18 @@ class Netns(Verbs):
         return made
 
     @classmethod
-    def open(cls, path: str) -> "Netns":
+    def open(cls, path: Union[str, bytes, os.PathLike]) -> "Netns":
         """The namespace that a file stands for: /proc/PID/ns/net, /run/netns/NAME, or any bind mount of one.
 
-        Raises UsageError if the file is no network namespace, KernelError if it cannot be opened or entered.
+        Raises UsageError if it is no path or the file is no network namespace, KernelError if it cannot be opened or
+        entered.
         """
-        return cls._visited(kernel.open_namespace(os.fspath(path), "net"))
+        return cls._visited(kernel.open_namespace(path, "net"))
 
     @classmethod
     def of_pid(cls, pid: int) -> "Netns":
-        """The namespace of a running process. Raises KernelError with ESRCH if there is none."""
+        """The namespace of a running process. Raises KernelError with ESRCH if there is none, UsageError for no pid."""
+        pid = number(pid, 1, 0x7FFFFFFF, "pid")
         with kernel.process(pid) as pidfd:
             found = kernel.open_namespace(f"/proc/{pid}/ns/net", "net")
             kernel.still_there(pidfd, pid)
@@ -152,7 +157,8 @@ class Netns(Verbs):
 
     @classmethod
     def host(cls) -> "Netns":
-        """The caller's namespace if it has CAP_NET_ADMIN there, else a new one that stands in for it (then `private` is True).
+        """The caller's namespace if it has CAP_NET_ADMIN there, else a new one that stands in for it (then `private` is
+        True).
 
         From a private host nothing outside is reachable, and nothing outside reaches it; `connect()` and `socket()` do.
         """
@@ -178,7 +184,8 @@ class Netns(Verbs):
                 raise
         userns = kernel.owner_userns(netns_fd.fileno())
         if userns is None:
-            raise KernelError(errno.EPERM, "setns", "the network namespace belongs to a user namespace outside the caller's")
+            raise KernelError(errno.EPERM, "setns",
+                              "the network namespace belongs to a user namespace outside the caller's")
         fd = clone.visit(*route, netns_fd=netns_fd.fileno(), userns_fd=userns.fileno())
         return cls(kernel.RtnlSocket(fd), fd=netns_fd, userns=userns)
 
@@ -271,17 +278,18 @@ class Netns(Verbs):
         return self.socket_of_rtnl.ifindex(ifname)
 
     def index_of(self, link: LinkLike) -> int:
-        """The ifindex of a link. Raises NoSuchObject for a name that is not there."""
+        """The ifindex of a link. Raises NoSuchObject for a name that is not there, UsageError for what can be none.
+
+        A name of up to 15 bytes is an ifname: the kernel would find a link by a short altname too, which somebody
+        inside may have given so that another link is meant. What is longer, up to 127 bytes, can only be an altname
+        (IFLA_ALT_IFNAME).
+        """
         if isinstance(link, int) and not isinstance(link, bool):
-            return link
+            return positive(link)
         if isinstance(link, (LinkRef, Link)):
             return link.index
-        try:
-            length = len(os.fsencode(link)) if isinstance(link, str) else 0
-        except UnicodeEncodeError:              # a surrogate that stands for no byte
-            length = 0
-        if not 1 <= length <= 15:
-            raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to 15 bytes")
+        if kernel.is_altname(link):
+            return self.link(link).index
         index = self.find(link)
         if not index:
             raise NoSuchObject(errno.ENODEV, f"link {words(link)}")
@@ -293,16 +301,23 @@ class Netns(Verbs):
         """Collect verbs and send them together: `with netns.batch() as net: net.add_bridge(...); ...`."""
         return Batch(self)
 
-    def perform(self, batch: Sequence[Request], timeout: float = kernel.DEFAULT_TIMEOUT,
+    def perform(self, batch: Sequence[Request], timeout: Optional[float] = None,
                 outcomes: Optional[List[Outcome]] = None) -> List[Outcome]:
         """Send requests in one exchange (a very long batch in several). Raises the first error, after the last answer.
 
-        `outcomes`: a list that gets what became of each request, also if there was an error.
+        `timeout`: seconds for the whole call, the turns of other threads on the socket included; None: 30 for each
+        exchange. Raises KernelError with ETIMEDOUT for what was not sent in time, OutcomeUnknown with ETIMEDOUT for
+        what was sent and not answered in time, KernelError with EDEADLK in a signal handler that interrupted a call of
+        this very namespace. `outcomes`: a list that gets what became of each request, also if there was an error.
         """
+        deadline = None if timeout is None else time.monotonic() + kernel.seconds(timeout)
         outcomes = [] if outcomes is None else outcomes
-        for chunk in _chunks(batch):
+        for position, chunk in enumerate(_chunks(batch)):
+            left = kernel.DEFAULT_TIMEOUT if deadline is None else deadline - time.monotonic()
             try:
-                outcomes += self._talk(chunk, timeout).outcomes
+                if left <= 0 and position:      # the first is sent even so: nobody may be in its way
+                    raise KernelError(errno.ETIMEDOUT, chunk[0].words, "it was not sent, nor what comes after it")
+                outcomes += self._talk(chunk, max(left, 0)).outcomes
             except (KernelError, ProtocolError) as error:
                 error.outcomes = outcomes       # of what was done before
                 raise
@@ -316,151 +331,40 @@ class Netns(Verbs):
             _let_go([request])
 
     def _talk(self, chunk: Sequence[Request], timeout: float) -> Exchange:
-        if not kernel.tracing():
+        level = kernel.tracing()
+        if not level:
             return self.socket_of_rtnl.talk(lambda first_seq: Exchange(chunk, first_seq), timeout)
-        return self.socket_of_rtnl.talk(lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace), timeout)
+        return self.socket_of_rtnl.talk(
+            lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace, hex=level > 1), timeout)
 
-    # --- what is there ---
-
-    def links(self, *, kind: Optional[str] = None, master: Optional[LinkLike] = None, stats: bool = True) -> List[Link]:
-        """All links, those of a kind, or the ports of a master; the kernel picks. `stats`: with the counters of IPv6.
-
-        Raises ListChanged, as all lists do, if the list kept changing while it was read.
-        """
-        found = self._list(requests.list_links(kind=kind, master=self._index(master), stats=stats), Link)
-        return [link for link in found if kind in (None, link.kind)]        # of a kind it does not have, the kernel lists all
-
-    def link(self, link: LinkLike) -> Link:
-        """One link, read anew, by name, index or reference. Raises NoSuchObject."""
-        by_name = isinstance(link, str)
-        request = requests.get_link(ifname=link) if by_name else requests.get_link(index=self.index_of(link))
-        found = self._get(request, Link)
-        if by_name and found.ifname != link:            # the kernel looks at altnames too
-            raise NoSuchObject(errno.ENODEV, request.words)
-        return found
+    # --- without netlink ---
 
     def sync_carrier(self, link: Union[LinkRef, Link, str]) -> bool:
-        """Whether a link has carrier; on Linux 6.8 and newer it can also transmit when this returns True (SIOCETHTOOL)."""
-        return self.socket_of_rtnl.sync_carrier(link if isinstance(link, str) else link.ifname)
+        """Whether a link has carrier; on Linux 6.8 and newer it can also transmit when this returns True (SIOCETHTOOL).
 
-    def bridge_vlans(self) -> List[Vlan]:
-        """The VLANs of every bridge and bridge port."""
-        return [vlan for port in self._list(requests.list_bridge_vlans(), objects.Body) for vlan in objects.vlans(port)]
-
-    def addresses(self, link: Optional[LinkLike] = None, *, family: Union[None, int, str] = None) -> List[Address]:
-        """All IP addresses, or those of a link or family ("inet", "inet6"); the kernel picks."""
-        return self._list(requests.list_addresses(index=self._index(link), family=family), Address)
-
-    def routes(self, *, family: Union[None, int, str] = None, table: Optional[int] = None, oif: Optional[LinkLike] = None,
-               protocol: Optional[int] = None, type: Union[None, str, int] = None) -> List[Route]:
-        """All routes, of all tables and both families, or those that the kernel picks."""
-        return self._list(requests.list_routes(family=family, table=table, oif=self._index(oif), protocol=protocol, type=type),
-                          Route)
-
-    def route(self, dst: str, *, src: Optional[str] = None, oif: Optional[LinkLike] = None, iif: Optional[LinkLike] = None,
-              mark: Optional[int] = None) -> Route:
-        """The route that a packet to `dst` would take. Raises NetlinkError (ENETUNREACH, EHOSTUNREACH, ...) if none."""
-        return self._get(requests.get_route(dst, src=src, oif=self._index(oif), iif=self._index(iif), mark=mark), Route)
-
-    def rules(self, *, family: Union[None, int, str] = None) -> List[Rule]:
-        """The routing rules."""
-        return self._list(requests.list_rules(family=family), Rule)
-
-    def nexthops(self, *, oif: Optional[LinkLike] = None, groups: bool = False, fdb: bool = False) -> List[Nexthop]:
-        """The nexthop objects: all, those of a link, the groups, or those of forwarding entries."""
-        found = self._list(requests.list_nexthops(oif=self._index(oif), groups=groups, fdb=fdb), Nexthop)
-        return [one for one in found if one.fdb or not fdb]     # the kernel reads that filter, and lists all
-
-    def nexthop(self, id: int) -> Nexthop:
-        """One of them. Raises NoSuchObject."""
-        return self._get(requests.get_nexthop(id), Nexthop)
-
-    def neighbours(self, link: Optional[LinkLike] = None, *, family: Union[None, int, str] = None,
-                   proxy: bool = False) -> List[Neighbour]:
-        """The neighbour tables (ARP and NDP), or a link's part. `proxy`: whom is answered for."""
-        return self._list(requests.list_neighbours(index=self._index(link), family=family, proxy=proxy), Neighbour)
-
-    def neighbour(self, link: LinkLike, dst: str) -> Neighbour:
-        """One of them. Raises NoSuchObject."""
-        return self._get(requests.get_neighbour(self.index_of(link), dst, words(link)), Neighbour)
-
-    def fdb(self, link: Optional[LinkLike] = None, *, master: Optional[LinkLike] = None) -> List[Neighbour]:
-        """The forwarding entries: all, of a link, or of a bridge."""
-        return self._list(requests.list_fdb(index=self._index(link), master=self._index(master)), Neighbour)
-
-    def nsid(self, netns: "Netns") -> Optional[int]:
-        """The number by which this namespace knows another; None if it has none."""
-        with netns.hold() as held:
-            number = self._get(requests.get_nsid(held.fileno()), NsId).nsid
-        return None if number < 0 else number
-
-    def nsids(self) -> List[NsId]:
-        """All numbers that this namespace has given to others."""
-        return self._list(requests.list_nsids(), NsId)
-
-    def qdiscs(self, link: Optional[LinkLike] = None) -> List[Qdisc]:
-        """The queueing disciplines, of all links or of one."""
-        index = self._index(link)
-        return [one for one in self._list(requests.list_qdiscs(), Qdisc) if not index or one.index == index]
-
-    def classes(self, link: LinkLike) -> List[TrafficClass]:
-        """The classes of a link's queueing disciplines."""
-        return self._list(requests.list_classes(self.index_of(link)), TrafficClass)
-
-    def filters(self, link: LinkLike, parent: Union[int, str] = "root") -> List[Filter]:
-        """The filters of a link's queueing discipline ("root", "ingress", "egress", "1:")."""
-        return self._list(requests.list_filters(self.index_of(link), parent), Filter)
-
-    def _get(self, request: Request, kind: type) -> Any:
-        """One object. Reading changes nothing, so a lost answer is asked for again."""
-        found = self._read(self._ask(request), kind)
-        if not found:
-            raise NoSuchObject(errno.ENOENT, request.words)
-        return found[0]
-
-    def _list(self, request: Request, kind: type) -> List:
-        for _ in range(DUMP_TRIES):
-            outcome = self._ask(request)
-            found = self._read(outcome, kind)
-            if not outcome.interrupted:
-                return found
-        error = ListChanged(errno.EINTR, request.words, f"the list changed during each of {DUMP_TRIES} readings")
-        error.partial = found
-        raise error
-
-    def _ask(self, request: Request) -> Outcome:
-        for tries_left in reversed(range(DUMP_TRIES)):
-            try:
-                (outcome,) = self.perform([request])
-                return outcome
-            except OutcomeUnknown as error:
-                if error.errno != errno.ENOBUFS or not tries_left:
-                    raise
-        raise AssertionError("the last try returns or raises")
-
-    @staticmethod
-    def _read(outcome: Outcome, kind: type) -> List:
-        replies = outcome.replies
-        layout = rtnl.LAYOUTS.get(replies[0].type) if replies else None
-        if layout is None:
-            return []
-        return layout.views([reply.payload for reply in replies], kernel.index_attributes, kind)
+        A link is known by its name here, of at most 15 bytes. Raises UsageError for anything else, KernelError with
+        ENODEV.
+        """
+        return self.socket_of_rtnl.sync_carrier(link.ifname if isinstance(link, (LinkRef, Link)) else link)
 
     # --- what happens ---
 
     def monitor(self, *groups: Union[str, Sequence[str]], receive_bytes: int = RECEIVE_BYTES) -> Monitor:
-        """The events from now on: of "link", "address", "route", "neighbour", "rule", "nexthop", "nsid", "tc"; of none: links.
+        """The events from now on: of "link", "address", "route", "neighbour", "rule", "nexthop", "nsid", "tc"; of none:
+        links.
 
-        `for event in netns.monitor("link", "address")`, or `async for`; close it, or use `with`. `read(timeout)` takes one, or
-        None when the time is up; in asyncio put a timeout around the loop. Bridge ports are among "link", forwarding entries
-        among "neighbour". `receive_bytes`: of the receive buffer; when it runs over, an event with the action "overflow" says so.
+        `for event in netns.monitor("link", "address")`, or `async for`; close it, or use `with`. `read(timeout)` takes
+        one, or None when the time is up; in asyncio put a timeout around the loop. Bridge ports are among "link",
+        forwarding entries among "neighbour". `receive_bytes`: of the receive buffer; when it runs over, an event with
+        the action "overflow" says so.
         """
         here = self.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
         names = groups[0] if len(groups) == 1 and not isinstance(groups[0], str) else groups
         return Monitor(here, names or ("link",), receive_bytes=receive_bytes)
 
     def wait_link(self, link: LinkLike, *, up: Optional[bool] = None, carrier: Optional[bool] = None,
-                  operstate: Optional[str] = None, gone: bool = False, timeout: Optional[float] = None) -> Optional[Link]:
+                  operstate: Optional[str] = None, gone: bool = False,
+                  timeout: Optional[float] = None) -> Optional[Link]:
         """Wait, by events, until a link is there, is `up`, has `carrier`, is in an `operstate`, or is `gone`.
 
         `timeout` in seconds: then KernelError with ETIMEDOUT. Returns the Link, None for one that is gone. See
@@ -485,7 +389,9 @@ class Netns(Verbs):
         return _socket.socket(family, type, proto, fileno=self._visit(family, type, proto).detach())
 
     def connect(self, address: Tuple[str, int], timeout: Optional[float] = None) -> _socket.socket:
-        """A TCP connection from this namespace to (ip, port). `timeout` in seconds. Raises OSError as connect(2) does."""
+        """A TCP connection from this namespace to (ip, port). `timeout`: seconds. Raises OSError as connect(2) does."""
+        if timeout is not None:
+            timeout = kernel.seconds(timeout)
         made = self.socket(_socket.AF_INET6 if ":" in address[0] else _socket.AF_INET)
         try:
             made.settimeout(timeout)
@@ -531,6 +437,18 @@ class Netns(Verbs):
         self.close()
 
 
+def _a_netns(value: Any) -> "Netns":
+    if not isinstance(value, Netns):
+        raise UsageError(f"network namespace {value!r}: expected a Netns")
+    return value
+
+
+def _request(value: Any) -> Request:
+    if not isinstance(value, Request):
+        raise UsageError(f"request {value!r}: expected a Request, such as nsnet.requests makes")
+    return value
+
+
 def _let_go(batch: Sequence[Request]) -> None:
     """Close what requests held for their sending: an exception's traceback could keep it for long."""
     for request in batch:
@@ -543,7 +461,7 @@ def _chunks(batch: Sequence[Request]) -> List[List[Request]]:
     chunks: List[List[Request]] = [[]]
     size = 0
     for request in batch:
-        size += 20 + len(request.payload)
+        size += 20 + len(_request(request).payload)
         if chunks[-1] and (size > CHUNK_BYTES or len(chunks[-1]) == CHUNK_REQUESTS):
             chunks.append([])
             size = 20 + len(request.payload)

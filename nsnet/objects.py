@@ -1,8 +1,9 @@
 """What the kernel answered, as values: Link, Address, Route, Rule, Nexthop, Neighbour, Vlan, NsId, Qdisc, ...
 
-Each is a decoded message, `header` (the fixed struct) and `attrs` (every attribute under its name in rtnl, unknown ones under
-their number), with the fields that people ask for as properties. Frozen; no lookups, no I/O. An attribute is read when it is
-asked for: that costs what is looked at, and bytes that make no sense raise ProtocolError where they are looked at.
+Each is a decoded message, `header` (the fixed struct) and `attrs` (every attribute under its name in rtnl, unknown ones
+under their number), with the fields that people ask for as properties. Frozen; no lookups, no I/O. An attribute is read
+when it is asked for: that costs what is looked at, and bytes that make no sense raise ProtocolError where they are
+looked at.
 """
 
 import sys
@@ -10,6 +11,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from nsnet import rtnl
 from nsnet.errors import ProtocolError
+from nsnet.names import OBJECTS
 from nsnet.tables import Body
 
 _NOTHING: Mapping = {}
@@ -17,10 +19,17 @@ FOREVER = 0xFFFFFFFF                # INFINITY_LIFE_TIME, include/net/addrconf.h
 
 
 class _Object(Body):
-    """A message's header and attributes. `FIELDS`: the properties that make up its repr and as_dict()."""
+    """A message's header and attributes. `FIELDS`: the properties that make up its repr and as_dict().
+
+    Equal if header and attributes are; so may be used in sets and as keys, though the attributes have no hash. The repr
+    has the kernel's names where the properties are its numbers: Route(dst='default', table=MAIN, ...).
+    """
 
     __slots__ = ()
     FIELDS: Tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash(self.header)            # of the attributes only what is looked at is read
 
     @classmethod
     def from_body(cls, body: Body):
@@ -32,7 +41,7 @@ class _Object(Body):
         return {name: getattr(self, name) for name in self.FIELDS}
 
     def __repr__(self) -> str:
-        parts = []
+        parts, words = [], self._words()
         for name in self.FIELDS:
             try:
                 value = getattr(self, name)
@@ -40,8 +49,12 @@ class _Object(Body):
                 parts.append(f"{name}=<{error}>")
             else:
                 if value is not None:
-                    parts.append(f"{name}={value!r}")
+                    parts.append(f"{name}={words[name](value) if name in words else repr(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _words(self) -> Mapping:
+        """How to say a field's number, by the field's name; a class derived from Route has what Route has."""
+        return next((OBJECTS[kind.__name__] for kind in type(self).__mro__ if kind.__name__ in OBJECTS), _NOTHING)
 
 
 class Link(_Object):
@@ -107,7 +120,8 @@ class Port(_Object):
     index = property(lambda self: self.header.index, doc="ifindex of the link that is the port")
     ifname = property(lambda self: self.attrs.get("ifname", ""))
     master = property(lambda self: self.attrs.get("master"), doc="ifindex of the bridge; None: this is a bridge")
-    options = property(lambda self: self.attrs.get("protinfo", _NOTHING), doc="rtnl.BRIDGE_PORT by name; empty with \"del\"")
+    options = property(lambda self: self.attrs.get("protinfo", _NOTHING),
+                       doc="rtnl.BRIDGE_PORT by name; empty with \"del\"")
     state = property(lambda self: self.options.get("state"), doc="BR_STATE_* <linux/if_bridge.h>; None with \"del\"")
 
 
@@ -115,8 +129,8 @@ class Address(_Object):
     """An IP address of a link (RTM_NEWADDR)."""
 
     __slots__ = ()
-    FIELDS = ("index", "address", "peer", "broadcast", "label", "scope", "flags", "valid_lft", "preferred_lft", "metric",
-              "proto")
+    FIELDS = ("index", "address", "peer", "broadcast", "label", "scope", "flags", "valid_lft", "preferred_lft",
+              "metric", "proto")
 
     index = property(lambda self: self.header.index, doc="of the link")
     family = property(lambda self: self.header.family)
@@ -192,7 +206,8 @@ class Route(_Object):
     @property
     def hops(self) -> Tuple[Hop, ...]:
         """The next hops of a multipath route; empty for one that has a single one."""
-        return tuple(Hop(attrs.get("gateway") or attrs.get("via"), header.ifindex or None, header.hops + 1, header.flags)
+        return tuple(Hop(attrs.get("gateway") or attrs.get("via"), header.ifindex or None, header.hops + 1,
+                         header.flags)
                      for header, attrs in self.attrs.get("multipath", ()))
 
 
@@ -200,8 +215,8 @@ class Rule(_Object):
     """A routing rule (RTM_NEWRULE)."""
 
     __slots__ = ()
-    FIELDS = ("priority", "family", "src", "dst", "iif", "oif", "fwmark", "fwmask", "table", "action", "goto", "ip_proto",
-              "sport", "dport", "uids", "protocol", "l3mdev", "inverted")
+    FIELDS = ("priority", "family", "src", "dst", "iif", "oif", "fwmark", "fwmask", "table", "action", "goto",
+              "ip_proto", "sport", "dport", "uids", "protocol", "l3mdev", "inverted")
 
     family = property(lambda self: self.header.family)
     priority = property(lambda self: self.attrs.get("priority", 0))
@@ -261,7 +276,7 @@ class Nexthop(_Object):
 
 
 class Neighbour(_Object):
-    """A neighbour entry: who has which link-layer address (RTM_NEWNEIGH); of family AF_BRIDGE, a forwarding entry (FDB)."""
+    """Who has which link-layer address (RTM_NEWNEIGH); of family AF_BRIDGE, a forwarding entry (FDB)."""
 
     __slots__ = ()
     FIELDS = ("index", "dst", "lladdr", "state", "flags", "family", "vlan", "vni", "port", "master")

@@ -1,4 +1,4 @@
-"""`nsnet explain [--json] [FILE | HEX ...]`: netlink messages in words, of hex or of a capture made on an nlmon device.
+"""`nsnet explain [--json] [--file FILE] [FILE | HEX ...]`: netlink messages in words, of hex or of an nlmon capture.
 
 Knows where the bytes come from and how a packet of a capture is introduced; nsnet/explain.py finds the words,
 nsnet/pcap.py the packets.
@@ -26,12 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one list with an object for each message")
     parser.add_argument("input", nargs="*", metavar="FILE|HEX",
                         help="a pcap or pcapng file captured on an nlmon device, a file of hex, or the bytes in hex, "
-                             f"white space allowed; by default standard input; at most {MAX_BYTES >> 20} MiB")
+                             "white space allowed; what can be hex is hex, whatever files there are; by default "
+                             f"standard input; at most {MAX_BYTES >> 20} MiB")
+    parser.add_argument("--file", action="append", default=[], metavar="FILE",
+                        help="a file, also if its name can be hex, such as beef; several times if need be")
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit 2 for words that are neither hex nor a file, 1 for a file or an input that is neither hex nor a capture."""
-    sources = _sources(options.input)
+    sources = _sources(options.input, options.file)
     try:
         if options.json:
             _print_json(sources)
@@ -48,24 +51,28 @@ def run(options: argparse.Namespace) -> int:
 
 # --- where the bytes come from ---
 
-def _sources(words: List[str]) -> Iterator[bytes]:
-    """The content of what is to be explained. What can be hex is hex: ./beef is the file of that name."""
+def _sources(words: List[str], files: List[str]) -> Iterator[bytes]:
+    """The content of what is to be explained.
+
+    What a word means does not depend on which files there are: in another directory it would mean something else.
+    """
     digits = "".join("".join(words).split())
-    if not words:
+    if not words and not files:
         yield _read("standard input", sys.stdin.buffer)
-    elif all(digit in string.hexdigits for digit in digits):
-        yield _from_hex(digits, UsageError)
+    elif words and all(digit in string.hexdigits for digit in digits):
+        yield _from_hex(digits, UsageError, "; of a file with that name: --file")
     else:
-        yield from map(_read_file, words)
+        yield from (_read_file(word, "no such file, and no bytes in hex") for word in words)
+    yield from (_read_file(file, "no such file") for file in files)
 
 
-def _read_file(word: str) -> bytes:
+def _read_file(word: str, missing: str) -> bytes:
     try:
         file = open(word, "rb")
     except (OSError, ValueError) as error:              # ValueError: a NUL in it
         if getattr(error, "errno", errno.ENOENT) not in (errno.ENOENT, errno.ENAMETOOLONG):
             raise
-        raise UsageError(f"{word[:60]!r}: expected bytes in hex, or a pcap or pcapng file") from None
+        raise UsageError(f"{word[:120]!r}: {missing}") from None
     with file:
         return _read(word, file)
 
@@ -82,13 +89,13 @@ def _read(name: str, file: Any) -> bytes:
         raise ProtocolError(f"{name}: neither a pcap or pcapng file nor bytes in hex") from None
 
 
-def _from_hex(digits: str, refusal: type) -> bytes:
+def _from_hex(digits: str, refusal: type, otherwise: str = "") -> bytes:
     try:
         data = bytes.fromhex(digits)
     except ValueError:
         data = b""
     if not data:
-        raise refusal(f"{digits[:60]!r}: expected bytes in hex, two digits each")
+        raise refusal(f"{digits[:60]!r}: expected bytes in hex, two digits each{otherwise}")
     return data
 
 

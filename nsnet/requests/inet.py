@@ -4,13 +4,14 @@ Sources: <linux/if_addr.h>, <linux/neighbour.h>, <linux/net_namespace.h>; rtnetl
 bridge(8); net/ipv4/devinet.c, net/ipv6/addrconf.c, net/core/neighbour.c, net/bridge/br_fdb.c in the kernel.
 """
 
-from typing import Dict, Optional, Union
+from typing import Dict, Iterable, Mapping, Optional, Tuple, Union
 
 from nsnet import rtnl, values
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.requests.common import (CREATE, ENSURE, SCOPES, U32, any_family, bits, choice, family_of, ip_bytes, number,
                                    number_or_none, positive, tolerated, without_none)
+from nsnet.tables import Body
 from nsnet.values import Address
 from nsnet.wire import string
 
@@ -18,7 +19,7 @@ from nsnet.wire import string
 NEIGHBOUR_STATES = {"reachable": 2, "stale": 4, "delay": 8, "probe": 16, "noarp": 64, "permanent": 128}
 
 _FOREVER = 0xFFFFFFFF               # INFINITY_LIFE_TIME, include/net/addrconf.h
-_DEFAULT_LLADDR = "00:00:00:00:00:00"       # of a VXLAN: where to send what has no entry of its own
+ANY_LLADDR = "00:00:00:00:00:00"       # of a VXLAN: where to send what has no entry of its own
 
 
 # --- addresses ---
@@ -50,6 +51,8 @@ def add_address(index: int, address: Address, words: str, *, ensure: bool = Fals
             raise UsageError(f"{name} {value!r}: expected none for the IPv6 address '{address}'")
         if value is not None and ensure:                    # inet_rtm_newaddr() changes none of them
             raise UsageError(f"{name} {value!r}: expected none, an address that is there would keep its own")
+    if preferred_lft and valid_lft is None and address.version == 4:    # check_lifetime() leaves the permanent alone
+        raise UsageError(f"preferred_lft {preferred_lft!r}: expected valid_lft with it for an IPv4 address")
     if nodad is not None and address.version == 4:
         raise UsageError(f"nodad {nodad!r}: expected none for the IPv4 address '{address}'")
     flags = bits((address.version == 6 if nodad is None else nodad, rtnl.IFA_F_NODAD, "nodad"))
@@ -89,10 +92,14 @@ def del_address(index: int, address: Address, words: str, *, peer: Optional[str]
     return _address(rtnl.RTM_DELADDR, 0, "delete", index, address, words, {}, peer, None, tolerated(missing_ok))
 
 
-def list_addresses(*, index: int = 0, family: Union[None, int, str] = None) -> Request:
-    """RTM_GETADDR: all, or those of a link or family; the kernel picks (inet_dump_ifaddr(), strict checking)."""
+def list_addresses(*, index: int = 0, family: Union[None, int, str] = None, netnsid: Optional[int] = None) -> Request:
+    """RTM_GETADDR: all, or those of a link or family; the kernel picks (inet_dump_ifaddr(), strict checking).
+
+    `netnsid`: of the namespace with that number. Only lists know IFA_TARGET_NETNSID: inet_rtm_newaddr() does not look.
+    """
     header = {"family": any_family(family), "index": index}
-    return Request(rtnl.RTM_GETADDR, rtnl.NLM_F_DUMP, rtnl.ADDR_BODY.encode((header, {})), "list addresses")
+    attrs = without_none({"target_netnsid": number_or_none(netnsid, 0, 0x7FFFFFFF, "netnsid")})
+    return Request(rtnl.RTM_GETADDR, rtnl.NLM_F_DUMP, rtnl.ADDR_BODY.encode((header, attrs)), "list addresses")
 
 
 # --- neighbours ---
@@ -149,7 +156,7 @@ def list_neighbours(*, index: int = 0, family: Union[None, int, str] = None, pro
 def _fdb(type: int, flags: int, verb: str, index: int, lladdr: str, words: str, self_: bool, vlan: Optional[int],
          dst: Optional[str], vni: Optional[int], port: Optional[int], via: int, header: Dict,
          tolerate: frozenset = frozenset()) -> Request:
-    if lladdr != _DEFAULT_LLADDR or not self_:
+    if lladdr != ANY_LLADDR or not self_:
         values.lladdr(lladdr)
     remote = {"dst": dst, "vni": number_or_none(vni, 0, 0xFFFFFF, "vni"), "via": positive(via) if via else None,
               "port": number_or_none(port, 1, 65535, "port")}
@@ -181,9 +188,9 @@ def add_fdb(index: int, lladdr: str, words: str, *, self_: bool = False, vlan: O
     local = bits((permanent, 1, "permanent")) or self_      # the link's own table has no other (ndo_dflt_fdb_add())
     header = {"state": rtnl.NUD_PERMANENT if local else rtnl.NUD_NOARP,
               "flags": bits((extern_learn, rtnl.NTF_EXT_LEARNED, "extern_learn"))}
-    several = bits((append, 1, "append")) or ensure and lladdr == _DEFAULT_LLADDR
-    if several and (lladdr != _DEFAULT_LLADDR or not self_):        # vxlan_fdb_update_existing()
-        raise UsageError(f"forwarding entry {lladdr!r}: expected append with self_ and {_DEFAULT_LLADDR} only")
+    several = bits((append, 1, "append")) or ensure and lladdr == ANY_LLADDR
+    if several and (lladdr != ANY_LLADDR or not self_):        # vxlan_fdb_update_existing()
+        raise UsageError(f"forwarding entry {lladdr!r}: expected append with self_ and {ANY_LLADDR} only")
     flags = rtnl.NLM_F_CREATE | rtnl.NLM_F_APPEND if several else ENSURE if ensure else CREATE
     return _fdb(rtnl.RTM_NEWNEIGH, flags, "ensure" if ensure else "add", index, lladdr, words, self_, vlan, dst, vni,
                 port, via, header)
@@ -194,8 +201,40 @@ def del_fdb(index: int, lladdr: str, words: str, *, self_: bool = False, vlan: O
             missing_ok: bool = False) -> Request:
     """RTM_DELNEIGH of family AF_BRIDGE."""
     header = {"state": rtnl.NUD_PERMANENT if self_ else 0}      # or ndo_dflt_fdb_del() says EINVAL
-    return _fdb(rtnl.RTM_DELNEIGH, 0, "delete", index, lladdr, words, self_, vlan, dst, vni, port, via, header,
-                tolerated(missing_ok))
+    request = _fdb(rtnl.RTM_DELNEIGH, 0, "delete", index, lladdr, words, self_, vlan, dst, vni, port, via, header,
+                   tolerated(missing_ok))
+    if dst is None and (vni is not None or port is not None or via):    # a VXLAN would look at none of them
+        raise UsageError(f"forwarding entry {lladdr}: expected dst with vni, port or via; without it all peers go")
+    if dst is not None and not any(ip_bytes(dst, "dst")):               # to vxlan_fdb_delete() that is none
+        raise UsageError(f"dst {dst!r}: expected the address of one peer")
+    return request
+
+
+def get_fdb(index: int, lladdr: str, words: str) -> Request:
+    """RTM_GETNEIGH of family AF_BRIDGE: the entry of a link's own table (Linux 5.0), of several peers the first."""
+    return _fdb(rtnl.RTM_GETNEIGH, 0, "get", index, lladdr, words, True, None, None, None, None, 0, {})
+
+
+def has_peer(request: Request, entries: Iterable[Body], vxlan: Mapping) -> bool:
+    """Whether one of the forwarding entries is what a del_fdb() with `dst` asks for. `vxlan`: the options of the link,
+    which stand for what an entry does not say (vxlan_fdb_parse(), vxlan_fdb_info()).
+    """
+    default = {"vni": vxlan.get("id", 0), "port": vxlan.get("port"), "ifindex": 0}
+
+    def peer(attrs: Mapping) -> Tuple:
+        return (attrs.get("lladdr"), attrs.get("dst") and ip_bytes(attrs["dst"], "dst"),
+                *(attrs.get(name, usual) for name, usual in default.items()))
+    wanted = peer(rtnl.NEIGH_BODY.decode(request.payload).attrs)
+    return any(peer(entry.attrs) == wanted for entry in entries)
+
+
+def adds_fdb(request: Request, wanted: Request) -> bool:
+    """Whether a request adds a forwarding entry of the link and lladdr that another one names."""
+    if request.type != rtnl.RTM_NEWNEIGH:
+        return False
+    one, other = (rtnl.NEIGH_BODY.decode(each.payload) for each in (request, wanted))
+    return (one.header.family, one.header.ifindex, one.attrs.get("lladdr")) == (
+        other.header.family, other.header.ifindex, other.attrs.get("lladdr"))
 
 
 def list_fdb(*, index: int = 0, master: int = 0) -> Request:

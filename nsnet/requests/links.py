@@ -12,53 +12,11 @@ from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.requests.common import (CREATE, GONE, U32, bits, choice, kind_name, number, number_or_none, positive,
                                    without_none)
-from nsnet.tables import Choice, Table
+from nsnet.requests.options import DATA, FIXED_AT_BIRTH, KIND_BYTES, ipv4_conf, kind_options, port_options
 
-_DATA: Choice = rtnl.LINKINFO.rows["data"].codec
-_PORT_DATA: Choice = rtnl.LINKINFO.rows["slave_data"].codec
-_KIND_BYTES = 55                    # MODULE_NAME_LEN, include/linux/module.h, is 56
-
-# Rows that are set in vain: the kernel only reports them, or has dropped them, or they are of a sibling kind that has
-# the same table. br_changelink() and br_setport() in net/bridge/br_netlink.c; the *_netlink_parms() of the tunnels.
-_ENCAP = {"encap_flags", "encap_sport", "encap_dport"}
-_ERSPAN = {"erspan_index", "erspan_ver", "erspan_dir", "erspan_hwid"}
-_6RD = {"6rd_prefix", "6rd_relay_prefix", "6rd_prefixlen", "6rd_relay_prefixlen"}
-_GRE = {"flowinfo", "flags", "encap_limit"}
-_GRE6 = {"tos", "pmtudisc", "ignore_df"} | _ERSPAN
-_IN_VAIN = {
-    "bridge": {"root_id", "bridge_id", "root_port", "root_path_cost", "topology_change", "topology_change_detected",
-               "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "mcast_querier_state", "fdb_n_learned",
-               "mcast_hash_elasticity"},
-    "bond": {"ad_info"},
-    "macvlan": {"macaddr_count", "bc_queue_len_used"},
-    "macvtap": {"macaddr_count", "bc_queue_len_used"},
-    "erspan": _GRE, "gre": _GRE | _ERSPAN, "gretap": _GRE | _ERSPAN, "ip6gre": _GRE6, "ip6gretap": _GRE6,
-    "ipip": {"encap_limit", "flowinfo", "flags"} | _6RD,
-    "sit": {"encap_limit", "flowinfo", "collect_metadata"},
-    "ip6tnl": {"tos", "pmtudisc"},
-}
-_PORT_IN_VAIN = {
-    "bridge": {"root_id", "bridge_id", "designated_port", "designated_cost", "id", "no", "topology_change_ack",
-               "config_pending", "message_age_timer", "forward_delay_timer", "hold_timer", "mrp_ring_open",
-               "mrp_in_open", "mcast_eht_hosts_cnt", "mcast_n_groups", "learning_sync"},
-    "bond": {"state", "mii_status", "link_failure_count", "perm_hwaddr", "ad_aggregator_id", "ad_actor_oper_port_state",
-             "ad_partner_oper_port_state"},
-}
-_FIXED_AT_BIRTH = {"vlan": {"id", "protocol"}}      # vlan_changelink() looks at neither
-# Rows that are looked at only where another one is set.
-_NEEDS = {"macaddr": "macaddr_mode", "macaddr_data": "macaddr_mode", "ikey": "iflags", "okey": "oflags",
-          **dict.fromkeys(_ENCAP, "encap_type")}
-_EITHER = {"group6": "group", "local6": "local"}    # vxlan_nl2conf() takes the one and forgets the other
 # Kinds that make nothing of IFLA_LINK. For those that have a row `link` of their own, it is that one.
 _WITHOUT_LOWER = {"bond", "bridge", "dummy", "ifb", "netkit", "veth", "vrf", "wireguard"}
 
-MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8, "source": 16}             # enum macvlan_mode
-IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}                                                     # enum ipvlan_mode
-BOND_MODES = {"balance-rr": 0, "active-backup": 1, "balance-xor": 2, "broadcast": 3, "802.3ad": 4, "balance-tlb": 5,
-              "balance-alb": 6}                                                                 # <linux/if_bonding.h>
-NETKIT_MODES = {"l2": 0, "l3": 1}                                                               # enum netkit_mode
-NETKIT_POLICIES = {"forward": 0, "blackhole": 2}                                                # enum netkit_action
-VLAN_PROTOCOLS = {"802.1q": 0x8100, "802.1ad": 0x88A8}                                          # <linux/if_ether.h>
 XDP_MODES = {"any": 0, "skb": 2, "drv": 4, "hw": 8}                                             # XDP_FLAGS_*_MODE
 
 _FLAGS = {"up": rtnl.IFF_UP, "promisc": rtnl.IFF_PROMISC, "allmulticast": rtnl.IFF_ALLMULTI,
@@ -96,48 +54,40 @@ def _header(index: int, **flags: Optional[bool]) -> Dict:
     return {"index": index, "flags": turned, "change": change}
 
 
-def _options(kind: str, options: Mapping, of: Choice, in_vain: Iterable[str], what: str) -> Dict:
-    """Options by name, checked against the kind's table: the kernel ignores what it does not know."""
-    table: Optional[Table] = of.codecs[kind].table if kind in of.codecs else None
-    allowed = [row for row in table.rows if row not in in_vain] if table else []
-    for name in options:
-        if name not in allowed:
-            raise UsageError(f"{what} option {name!r}: expected one of {', '.join(allowed)}" if allowed else
-                             f"{what} option {name!r}: expected none, no option of this kind is known")
-        if _NEEDS.get(name) in allowed and _NEEDS[name] not in options:
-            raise UsageError(f"{what} option {name!r}: expected {_NEEDS[name]} with it")
-        if table.rows[name].codec in (wire.flag, wire.flag_or_byte) and options[name] is not True:
-            raise UsageError(f"{what} option {name!r}: expected True, or that it is left out: to be there turns it on")
-        if _EITHER.get(name) in options:
-            raise UsageError(f"{what} option {name!r}: expected no {_EITHER[name]} with it")
-    return dict(options)
+def _place(fd: Optional[int], pid: Optional[int], netnsid: Optional[int], what: str) -> Dict:
+    """Another namespace: by a descriptor, by a process, or by the number that this one knows it by."""
+    if sum(value is not None for value in (fd, pid, netnsid)) > 1:      # rtnl_ensure_unique_netns(): EINVAL
+        raise UsageError(f"{what}: expected one of netns, netns_pid and netnsid, no two of them")
+    return {"net_ns_fd": number_or_none(fd, 0, 0x7FFFFFFF, "descriptor"),
+            "net_ns_pid": number_or_none(pid, 1, 0x7FFFFFFF, "pid"), "target_netnsid": _netnsid(netnsid)}
 
 
-def kind_options(kind: str, options: Mapping, in_vain: Iterable[str] = ()) -> Dict:
-    """The IFLA_INFO_DATA of a kind, checked."""
-    if kind == "tun":
-        raise UsageError("link kind 'tun': expected another; a tun device is made by opening /dev/net/tun")
-    kind_name(kind, _KIND_BYTES, "link kind")
-    if not options:
-        return {}
-    return _options(kind, options, _DATA, {*_IN_VAIN.get(kind, ()), *in_vain}, kind)
+def _netnsid(value: Optional[int], what: str = "netnsid") -> Optional[int]:
+    return number_or_none(value, 0, 0x7FFFFFFF, what)
 
 
 def add_link(kind: str, ifname: str, *, index: int = 0, link: int = 0, lladdr: Optional[str] = None,
              mtu: Optional[int] = None, group: Optional[int] = None, master: int = 0, up: Optional[bool] = None,
              txqlen: Optional[int] = None, queues: Optional[int] = None, netns_fd: Optional[int] = None,
+             netns_pid: Optional[int] = None, netnsid: Optional[int] = None, link_netnsid: Optional[int] = None,
              options: Optional[Mapping] = None) -> Request:
-    """RTM_NEWLINK of any kind. `link`: the lower link. `options`: rows of the kind's table in rtnl."""
+    """RTM_NEWLINK of any kind. `link`: the lower link, an index in this namespace or in that of `link_netnsid`.
+    `options`: rows of the kind's table in rtnl.
+    """
     data = kind_options(kind, options or {})
-    if link and kind in _WITHOUT_LOWER:
+    if (link or link_netnsid is not None) and kind in _WITHOUT_LOWER:
         raise UsageError(f"link of {kind} {ifname!r}: expected none, this kind has no lower link")
+    if link_netnsid is not None and (netns_fd, netns_pid, netnsid) != (None,) * 3:      # get_net_ns_by_id(tgt_net, id)
+        raise UsageError(f"{kind} {ifname!r}: expected no link_netnsid with netns, netns_pid or netnsid: it would be a "
+                         "number of that namespace")
     lower = positive(link) if link else None
-    if lower and kind in _DATA.codecs and "link" in _DATA.codecs[kind].table.rows:
+    if lower and kind in DATA.codecs and "link" in DATA.codecs[kind].table.rows:
         data["link"], lower = lower, None
     attrs = {
         **_checked(ifname, lladdr, mtu, group), "link": lower, "master": master or None,
         "txqlen": number_or_none(txqlen, 0, U32, "txqlen"), **_queues(queues),
-        "net_ns_fd": number_or_none(netns_fd, 0, 0x7FFFFFFF, "descriptor"),
+        **_place(netns_fd, netns_pid, netnsid, f"{kind} {ifname!r}"),
+        "link_netnsid": _netnsid(link_netnsid, "link_netnsid"),
         "linkinfo": {"kind": kind, "data": data} if data else {"kind": kind},
     }
     return _link(rtnl.RTM_NEWLINK, CREATE, f"add {kind} {ifname}", _header(index, up=up), attrs, (), kind)
@@ -151,16 +101,19 @@ def add_bridge(ifname: str, *, index: int = 0, lladdr: Optional[str] = None, mtu
 
 def add_veth(ifname: str, peer: str, *, index: int = 0, peer_index: int = 0, lladdr: Optional[str] = None,
              peer_lladdr: Optional[str] = None, mtu: Optional[int] = None, group: Optional[int] = None, master: int = 0,
-             up: Optional[bool] = None, peer_netns_fd: Optional[int] = None, queues: Optional[int] = None,
-             kind: str = "veth", options: Optional[Mapping] = None) -> Request:
+             up: Optional[bool] = None, peer_netns_fd: Optional[int] = None, peer_netns_pid: Optional[int] = None,
+             queues: Optional[int] = None, kind: str = "veth", options: Optional[Mapping] = None) -> Request:
     """RTM_NEWLINK of kind veth (or netkit) with its peer. `queues`: transmit and receive queues of each end.
 
     The group is given to both ends: the kernel makes no use of it in the peer's namespace. A peer cannot be born up
-    (ENOTCONN).
+    (ENOTCONN), nor in a namespace that is known by a netnsid: rtnl_link_get_net_ifla() does not look at one.
     """
-    if ifname == peer and peer_netns_fd is None:
+    if ifname == peer and peer_netns_fd is None and peer_netns_pid is None:
         raise UsageError(f"peer {peer!r}: expected another name than the link's own, in the same network namespace")
-    peer_attrs = {**_checked(peer, peer_lladdr, mtu, group, "peer"), **_queues(queues), "net_ns_fd": peer_netns_fd}
+    if peer_netns_fd is not None and peer_netns_pid is not None:
+        raise UsageError(f"peer {peer!r}: expected peer_netns or peer_netns_pid, not both")
+    peer_attrs = {**_checked(peer, peer_lladdr, mtu, group, "peer"), **_queues(queues), "net_ns_fd": peer_netns_fd,
+                  "net_ns_pid": number_or_none(peer_netns_pid, 1, 0x7FFFFFFF, "pid")}
     data = {"peer" if kind == "veth" else "peer_info": ({"index": peer_index}, without_none(peer_attrs)),
             **kind_options(kind, options or {}, ("peer", "peer_info"))}
     attrs = {
@@ -174,10 +127,13 @@ def add_veth(ifname: str, peer: str, *, index: int = 0, peer_index: int = 0, lla
 def set_link(index: int, words: str, *, up: Optional[bool] = None, ifname: Optional[str] = None,
              lladdr: Optional[str] = None, mtu: Optional[int] = None, master: Optional[int] = None,
              group: Optional[int] = None, ifalias: Optional[str] = None, netns_fd: Optional[int] = None,
-             netns_pid: Optional[int] = None, txqlen: Optional[int] = None, broadcast: Optional[str] = None,
-             promisc: Optional[bool] = None, allmulticast: Optional[bool] = None, multicast: Optional[bool] = None,
-             arp: Optional[bool] = None, tolerate: Iterable[int] = ()) -> Request:
-    """RTM_SETLINK. `master` 0 detaches."""
+             netns_pid: Optional[int] = None, netnsid: Optional[int] = None, txqlen: Optional[int] = None,
+             broadcast: Optional[str] = None, promisc: Optional[bool] = None, allmulticast: Optional[bool] = None,
+             multicast: Optional[bool] = None, arp: Optional[bool] = None, tolerate: Iterable[int] = ()) -> Request:
+    """RTM_SETLINK of a link of this namespace. `master` 0 detaches.
+
+    IFLA_TARGET_NETNSID is no other link's namespace here, as it is in RTM_DELLINK, but where this link is moved.
+    """
     if ifalias is not None and len(wire.string.encode(ifalias)) > 255:
         raise UsageError(f"ifalias {ifalias!r}: expected at most 255 bytes (IFALIASZ)")
     # The kernel would cut off what is longer.
@@ -188,8 +144,7 @@ def set_link(index: int, words: str, *, up: Optional[bool] = None, ifname: Optio
         "address": None if lladdr is None else values.lladdr(lladdr), "broadcast": broadcast,
         "mtu": None if mtu is None else values.mtu(mtu), "txqlen": number_or_none(txqlen, 0, U32, "txqlen"),
         "master": number_or_none(master, 0, 0x7FFFFFFF, "master"), "group": number_or_none(group, 0, U32, "group"),
-        "ifalias": ifalias, "net_ns_fd": number_or_none(netns_fd, 0, 0x7FFFFFFF, "descriptor"),
-        "net_ns_pid": number_or_none(netns_pid, 1, 0x7FFFFFFF, "pid")})
+        "ifalias": ifalias, **_place(netns_fd, netns_pid, netnsid, f"set {words}")})
     header = _header(positive(index), up=up, promisc=promisc, allmulticast=allmulticast, multicast=multicast, arp=arp)
     if not attrs and not header["change"]:
         raise UsageError(f"set {words}: expected something to set")
@@ -198,7 +153,7 @@ def set_link(index: int, words: str, *, up: Optional[bool] = None, ifname: Optio
 
 def set_options(index: int, words: str, kind: str, options: Mapping) -> Request:
     """RTM_NEWLINK of a link that exists, with the options of its kind: RTM_SETLINK would ignore them."""
-    data = kind_options(kind, options, _FIXED_AT_BIRTH.get(kind_name(kind, _KIND_BYTES, "link kind"), ()))
+    data = kind_options(kind, options, FIXED_AT_BIRTH.get(kind_name(kind, KIND_BYTES, "link kind"), ()))
     if not data:
         raise UsageError(f"set {words}: expected an option of kind {kind}")
     return _link(rtnl.RTM_NEWLINK, 0, f"set {kind} {words}", {"index": positive(index)},
@@ -212,9 +167,7 @@ def set_port(index: int, words: str, kind: str, options: Mapping) -> Request:
     IFLA_INFO_SLAVE_DATA, and the kernel does not look at the kind beside it (rtnl_newlink()): a master of another kind
     reads it as its own.
     """
-    if kind_name(kind, _KIND_BYTES, "kind of port") not in _PORT_IN_VAIN:
-        raise UsageError(f"kind of port {kind!r}: expected one of {', '.join(_PORT_IN_VAIN)}")
-    data = _options(kind, options, _PORT_DATA, _PORT_IN_VAIN[kind], f"{kind} port")
+    data = port_options(kind, options)
     if not data:
         raise UsageError(f"set port {words}: expected an option of a {kind} port")
     if kind == "bridge":
@@ -222,6 +175,26 @@ def set_port(index: int, words: str, kind: str, options: Mapping) -> Request:
                      {"family": rtnl.AF_BRIDGE, "index": positive(index)}, {"protinfo": data})
     return _link(rtnl.RTM_NEWLINK, 0, f"set {kind} port {words}", {"index": positive(index)},
                  {"linkinfo": {"slave_kind": kind, "slave_data": data}})
+
+
+def try_vlan_filtering() -> Request:
+    """RTM_NEWLINK of a bridge that no kernel makes; by its refusal it says whether bridges know VLANs here.
+
+    br_validate() looks at the protocol first, if VLAN filtering is built in: EPROTONOSUPPORT. If not, there is no
+    namespace -1: EINVAL. Asked like this, and not by RTM_GETVLAN: that is from Linux 5.6, and its answer is the same of
+    a kernel without VLAN filtering and of one whose bridge module nobody has needed yet, which this loads.
+    """
+    return _link(rtnl.RTM_NEWLINK, CREATE, "try VLAN filtering", {},
+                 {"link_netnsid": -1, "linkinfo": {"kind": "bridge", "data": {"vlan_protocol": 0}}}, (), "bridge")
+
+
+def set_conf(index: int, words: str, options: Mapping) -> Request:
+    """RTM_SETLINK, IFLA_INET_CONF: settings of IPv4 for one link, a message of its own. inet_set_link_af()."""
+    conf = ipv4_conf(options)
+    if not conf:
+        raise UsageError(f"set IPv4 of {words}: expected a setting")
+    return _link(rtnl.RTM_SETLINK, 0, f"set IPv4 of {words}", {"index": positive(index)},
+                 {"af_spec": {"inet": {"conf": conf}}})
 
 
 def set_addr_gen_mode(index: int, words: str, mode: int) -> Request:
@@ -256,9 +229,10 @@ def del_altname(index: int, words: str, altname: str, missing_ok: bool = False) 
                     {errno.ENODEV, errno.ENOENT} if missing_ok else ())
 
 
-def del_link(index: int, words: str, missing_ok: bool = False) -> Request:
-    """RTM_DELLINK by ifindex: a name could match somebody's altname."""
-    return _link(rtnl.RTM_DELLINK, 0, f"delete {words}", {"index": positive(index)}, {}, GONE if missing_ok else ())
+def del_link(index: int, words: str, missing_ok: bool = False, netnsid: Optional[int] = None) -> Request:
+    """RTM_DELLINK by ifindex: a name could match somebody's altname. `netnsid`: where the link is, if not here."""
+    return _link(rtnl.RTM_DELLINK, 0, f"delete {words}", {"index": positive(index)},
+                 {"target_netnsid": _netnsid(netnsid)}, GONE if missing_ok else ())
 
 
 def del_group(group: int) -> Request:
@@ -266,21 +240,24 @@ def del_group(group: int) -> Request:
     return _link(rtnl.RTM_DELLINK, 0, f"delete group {group!r}", {}, {"group": number(group, 1, U32, "group")}, GONE)
 
 
-def get_link(index: int = 0, ifname: Optional[str] = None) -> Request:
-    """RTM_GETLINK of one link, by index or by name."""
+def get_link(index: int = 0, ifname: Optional[str] = None, netnsid: Optional[int] = None) -> Request:
+    """RTM_GETLINK of one link, by index or by name. `netnsid`: where it is, if not here."""
     what = index if ifname is None else ifname if str(ifname).isprintable() else repr(ifname)
-    return _link(rtnl.RTM_GETLINK, 0, f"get link {what}", {"index": index}, {"ifname": ifname})
+    return _link(rtnl.RTM_GETLINK, 0, f"get link {what}", {"index": index},
+                 {"ifname": ifname, "target_netnsid": _netnsid(netnsid)})
 
 
-def list_links(*, kind: Optional[str] = None, master: int = 0, stats: bool = True) -> Request:
-    """RTM_GETLINK, all, those of a kind, or the ports of a master: the kernel picks (rtnl_dump_ifinfo()).
+def list_links(*, kind: Optional[str] = None, master: int = 0, stats: bool = True,
+               netnsid: Optional[int] = None) -> Request:
+    """RTM_GETLINK, all, those of a kind, or the ports of a master: the kernel picks (rtnl_dump_ifinfo()). `netnsid`: of
+    the namespace with that number; each then says so, in IFLA_TARGET_NETNSID.
 
     Of a kind that the kernel does not have it lists all: the reader must look again. Without `stats` the counters of
     IPv6 are left out, which are most of the answer; those of the link itself always come.
     """
     attrs = {"master": master or None,
-             "linkinfo": None if kind is None else {"kind": kind_name(kind, _KIND_BYTES, "link kind")},
-             "ext_mask": None if stats else rtnl.RTEXT_FILTER_SKIP_STATS}
+             "linkinfo": None if kind is None else {"kind": kind_name(kind, KIND_BYTES, "link kind")},
+             "ext_mask": None if stats else rtnl.RTEXT_FILTER_SKIP_STATS, "target_netnsid": _netnsid(netnsid)}
     return _link(rtnl.RTM_GETLINK, rtnl.NLM_F_DUMP, "list links", {}, attrs)
 
 

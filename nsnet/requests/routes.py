@@ -150,6 +150,8 @@ def add_route(dst: str, *, via: Optional[str] = None, oif: int = 0, metric: Opti
     request = _route(rtnl.RTM_NEWROUTE, how, "ensure" if ensure else "add", dst, via=via, oif=oif, metric=metric,
                      table=table, src=src, tos=tos, family=family, header=header, attrs=attrs, hops=several)
     found = rtnl.RTMSG.decode(request.payload).family
+    if protocol == rtnl.RTPROT_UNSPEC and found == rtnl.AF_INET6:       # ip6_route_info_create() makes it boot
+        raise UsageError(f"protocol {protocol!r}: expected 1 to 255 for an IPv6 route")
     if scope is not None and found == rtnl.AF_INET6:    # ip6_route_add() does not look at it
         raise UsageError(f"scope {scope!r}: expected none for an IPv6 route")
     if prefsrc is not None and family_of(ip_bytes(prefsrc, "prefsrc")) != found:

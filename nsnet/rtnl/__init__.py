@@ -4,6 +4,7 @@ Data only: no I/O. A row's uapi constant is its table's prefix and the row's nam
 one with the headers.
 """
 
+from nsnet.rtnl.af_spec import *        # noqa: F401,F403
 from nsnet.rtnl.inet import *           # noqa: F401,F403
 from nsnet.rtnl.inet import ADDR_BODY, NEIGH_BODY, NEXTHOP_BODY, NSID_BODY, ROUTE_BODY, RULE_BODY
 from nsnet.rtnl.kinds import *          # noqa: F401,F403

@@ -4,11 +4,12 @@ Data only. <linux/if_link.h>, <linux/rtnetlink.h>, <linux/if_bridge.h>, <linux/v
 net/core/rtnetlink.c, br_fill_ifinfo in net/bridge/br_netlink.c.
 """
 
+from nsnet.rtnl.af_spec import AF_SPEC, INET6
 from nsnet.rtnl.kinds import (BOND, BOND_PORT, BRIDGE, BRIDGE_PORT, GRE, IP6TNL, IPTUN, IPVLAN, MACVLAN, TUN, VLAN, VRF,
                               VXLAN)
-from nsnet.rtnl.numbers import AF_BRIDGE, AF_INET, AF_INET6
+from nsnet.rtnl.numbers import AF_BRIDGE, AF_INET6
 from nsnet.tables import Attr, Choice, Layout, Table, nested
-from nsnet.wire import NLA_F_NESTED, Fixed, ip, lladdr, raw, record, s32, string, strz, u8, u16, u32, uint
+from nsnet.wire import NLA_F_NESTED, Fixed, lladdr, raw, record, s32, string, strz, u8, u16, u32, uint
 
 IFINFOMSG = Fixed("ifinfomsg", "BxHiII", "family", "type", "index", "flags", "change")
 
@@ -42,20 +43,6 @@ LINKINFO = Table(
         Table("IFLA_VRF_PORT", table=Attr(1, u32))))),
 )
 
-INET = Table("IFLA_INET", conf=Attr(1, raw))                    # set: attributes by IPV4_DEVCONF_*; got: an array of u32
-INET6 = Table(
-    "IFLA_INET6",
-    flags=Attr(1, u32),
-    conf=Attr(2, raw),
-    stats=Attr(3, raw),
-    mcast=Attr(4, raw),
-    cacheinfo=Attr(5, record(Fixed("ifla_cacheinfo", "IIII", "max_reasm_len", "tstamp", "reachable_time", "retrans_time"))),
-    icmp6stats=Attr(6, raw),
-    token=Attr(7, ip),
-    addr_gen_mode=Attr(8, u8),
-    ra_mtu=Attr(9, u32),
-)
-AF_SPEC = Table("AF", inet=Attr(AF_INET, nested(INET)), inet6=Attr(AF_INET6, nested(INET6)))
 PROP_LIST = Table("IFLA", alt_ifname=Attr(53, strz, many=True))
 XDP = Table(
     "IFLA_XDP",

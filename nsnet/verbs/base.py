@@ -1,8 +1,10 @@
 """What every family of verbs stands on: how a link is given, and where a request goes."""
 
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
+import errno
+import os
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Sequence, Union
 
-from nsnet import rtnl
+from nsnet import requests, rtnl
 from nsnet.errors import NoSuchObject, UsageError
 from nsnet.exchange import Request
 from nsnet.objects import Link
@@ -10,6 +12,8 @@ from nsnet.requests.common import positive
 
 if TYPE_CHECKING:
     from nsnet.netns import Netns
+
+_FIRST_INDEX = 1 << 24              # of what is born where we cannot look: far above those that the kernel counts up to
 
 
 class LinkRef(NamedTuple):
@@ -34,6 +38,7 @@ class VerbBase:
     """A namespace, and what becomes of a request."""
 
     netns: "Netns"
+    requests: Sequence[Request] = ()            # in a batch: what is to be sent before
     lo = LinkRef("lo", rtnl.LOOPBACK_IFINDEX)
 
     def _run(self, request: Request) -> Any:
@@ -68,10 +73,40 @@ class VerbBase:
         """The ifindex; 0 for None. Where a link may be left out: a 0 that was given is refused."""
         return 0 if link is None else positive(self.netns.index_of(link))
 
-    def _delete(self, link: LinkLike, missing_ok: bool, request: Callable[[int], Request]) -> None:
+    def _index_in(self, link: Optional[LinkLike], netnsid: Optional[int]) -> int:
+        """The ifindex of a link in the namespace of that number; None: in this one. 0 for no link.
+
+        A name is looked up there at once, also in a batch. Of an index or a reference nobody can tell where it is from,
+        but of a Link that was read from another namespace.
+        """
+        found = link.attrs.get("target_netnsid") if isinstance(link, Link) else None
+        if found not in (None, netnsid):
+            raise UsageError(f"{words(link)}: expected netnsid {found}, it was read from there")
+        if netnsid is None or not isinstance(link, str):
+            return self._index(link)
+        if not 1 <= len(link) <= 15:
+            raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to 15 bytes")
+        request = requests.get_link(ifname=link, netnsid=netnsid)
+        there = self.netns._get(request, Link)
+        if there.ifname != link:                # the kernel looks at altnames too
+            raise NoSuchObject(errno.ENODEV, request.words)
+        return there.index
+
+    def _index_elsewhere(self) -> int:
+        """An ifindex for a link that is born in a namespace known by a pid or a number: we cannot look there.
+
+        Random, and free here, where kernels before 6.15 look for it first (__rtnl_newlink()).
+        """
+        while True:
+            index = _FIRST_INDEX + int.from_bytes(os.urandom(4), "little") % (0x7FFFFFFF - _FIRST_INDEX)
+            if not self.netns.socket_of_rtnl.index_taken(index):
+                return index
+
+    def _delete(self, link: LinkLike, missing_ok: bool, request: Callable[[int], Request],
+                netnsid: Optional[int] = None) -> None:
         """Run the deletion of something that belongs to a link. If the link is not there, neither is that."""
         try:
-            index = self.netns.index_of(link)
+            index = self._index_in(link, netnsid)
         except NoSuchObject:
             if missing_ok:
                 return

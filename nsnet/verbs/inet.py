@@ -1,12 +1,14 @@
 """Verbs for addresses, routes, rules, nexthop objects, neighbours, forwarding entries and netns ids."""
 
 import errno
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Union
 
 from nsnet import requests, rtnl, values
-from nsnet.errors import AlreadyExists, UsageError
+from nsnet.errors import AlreadyExists, NoSuchObject, UsageError
 from nsnet.exchange import Request
+from nsnet.objects import Neighbour
 from nsnet.requests.common import call
+from nsnet.requests.inet import ANY_LLADDR, adds_fdb, has_peer
 from nsnet.verbs.base import LinkLike, VerbBase, words
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ class InetVerbs(VerbBase):
 
         Options: `nodad` (True): IPv6 without duplicate address detection; `peer`: the other end of a point-to-point
         link; `broadcast`, `label` (1 to 15 bytes), `scope` ("global", "link", "host"): IPv4 only; `prefix_route`
-        (True): add the route to the prefix; `valid_lft` and `preferred_lft`: seconds; `metric`: of the prefix route;
+        (True): add the route to the prefix; `valid_lft` and `preferred_lft`: seconds (for IPv4 the second is refused
+        without the first, for it would not be counted, but for 0: deprecated); `metric`: of the prefix route;
         `proto`: 0 to 255, Linux 5.18. Raises AlreadyExists if the link has it, NoSuchObject if there is no such link.
         RTM_NEWADDR <linux/if_addr.h>; ip-address(8).
         """
@@ -196,14 +199,41 @@ class InetVerbs(VerbBase):
 
     def del_fdb(self, link: LinkLike, lladdr: str, *, via: Optional[LinkLike] = None, self_: bool = False,
                 missing_ok: bool = False, **options: Any) -> None:
-        """Remove a forwarding entry. Options: `vlan`; with self_: `dst`, `vni`, `port` and `via` as it was added.
+        """Remove a forwarding entry. Options: `vlan`; with self_: `dst`, and `vni`, `port` and `via` as it was added.
 
-        Raises NoSuchObject unless `missing_ok`; but a VXLAN that has the lladdr with another peer says nothing, and
-        keeps it. RTM_DELNEIGH of family AF_BRIDGE.
+        Of a VXLAN: that one peer; without `dst` all peers of the lladdr. Raises NoSuchObject unless `missing_ok`. A
+        VXLAN that has the lladdr with other peers only would say nothing, and keep them (vxlan_fdb_delete()): so with
+        `dst` this looks at once, also in a batch, unless that adds an entry of the lladdr before. A peer that goes
+        between the look and the deletion is no error. RTM_DELNEIGH of family AF_BRIDGE.
         """
-        self._delete(link, missing_ok, lambda index: call(
-            requests.del_fdb, "forwarding entry", options, index, lladdr, words(link), via=self._index(via),
-            self_=self_, missing_ok=missing_ok))
+        def request(index: int) -> Request:
+            return call(requests.del_fdb, "forwarding entry", options, index, lladdr, words(link), via=self._index(via),
+                        self_=self_, missing_ok=missing_ok)
+
+        if self_ and options.get("dst") is not None and not self._has_peer(link, lladdr, request, missing_ok):
+            return
+        self._delete(link, missing_ok, request)
+
+    def _has_peer(self, link: LinkLike, lladdr: str, request: Callable[[int], Request], missing_ok: bool) -> bool:
+        """Whether a VXLAN has the peer that is to be deleted; True if only the kernel can tell. Raises NoSuchObject."""
+        found = self._look(link)
+        if found is None:
+            return True
+        wanted = request(found.index)
+        if found.kind != "vxlan":               # ndo_dflt_fdb_del() looks at no peer
+            raise UsageError(f"{wanted.words}: expected no dst, it is no VXLAN")
+        if any(adds_fdb(before, wanted) for before in self.requests):
+            return True
+        try:
+            there = self.netns.fdb(found.index) if lladdr == ANY_LLADDR else [
+                self.netns._get(requests.get_fdb(found.index, lladdr, words(link)), Neighbour)]
+        except NoSuchObject:
+            there = []
+        if has_peer(wanted, there, found.options):
+            return True
+        if not missing_ok:
+            raise NoSuchObject(errno.ENOENT, wanted.words)
+        return False
 
     # --- netns ids ---
 

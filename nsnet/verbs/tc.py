@@ -1,10 +1,11 @@
 """Verbs for queueing disciplines, classes and filters. Rates in bytes per second, sizes in bytes, times in seconds."""
 
+import errno
 from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import requests
 from nsnet.errors import NoSuchObject, UsageError
-from nsnet.requests.tc import is_there
+from nsnet.requests.tc import get_parent, is_there, makes_class
 from nsnet.verbs.base import LinkLike, VerbBase, words
 
 Handle = Union[int, str]            # "1:10" in hex, "root", "ingress", "egress", or major << 16 | minor
@@ -54,16 +55,33 @@ class TrafficControlVerbs(VerbBase):
     def add_class(self, link: LinkLike, kind: str, *, classid: Handle, parent: Handle, **options: Any) -> None:
         """Add a class to a queueing discipline: kind "htb", with `rate`, `ceil`, `burst`, `cburst`, `prio`, `quantum`.
 
-        Rates are bytes a second, bursts bytes. `prio`: 0 to 7, 0 goes first. A `parent` class that is not there the kernel takes for the root. Raises
-        AlreadyExists, NoSuchObject if the link has no such queueing discipline. RTM_NEWTCLASS; tc-htb(8).
+        `parent`: "root", the qdisc's handle ("1:"), or a class. Rates are bytes a second, bursts bytes, which the
+        kernel rounds to what is sent in 64 ns. `prio`: 0 to 7, 0 goes first. `quantum` in bytes: without one or with 0
+        the rate divided by the qdisc's rate2quantum, at least 1000 and at most 200000.
+        A parent class that is not there the kernel takes for the root, without a word: so this looks for it at once,
+        also in a batch, unless that makes it before. One that goes between the look and the request is not noticed.
+        Raises AlreadyExists; NoSuchObject if the link has no such queueing discipline, or that no such parent.
+        RTM_NEWTCLASS; tc-htb(8).
         """
-        self._run(requests.add_class(self.netns.index_of(link), words(link), kind, classid=classid, parent=parent,
-                                     options=options))
+        self._class(link, kind, classid, parent, options, ensure=False)
 
     def ensure_class(self, link: LinkLike, kind: str, *, classid: Handle, parent: Handle, **options: Any) -> None:
         """The same; one that is there gets these rates, and keeps its parent. NLM_F_REPLACE."""
-        self._run(requests.add_class(self.netns.index_of(link), words(link), kind, classid=classid, parent=parent,
-                                     ensure=True, options=options))
+        self._class(link, kind, classid, parent, options, ensure=True)
+
+    def _class(self, link: LinkLike, kind: str, classid: Handle, parent: Handle, options: Mapping,
+               ensure: bool) -> None:
+        index = self.netns.index_of(link)
+        request = requests.add_class(index, words(link), kind, classid=classid, parent=parent, ensure=ensure,
+                                     options=options)
+        above = get_parent(request)
+        if above is not None and not any(makes_class(before, above) for before in self.requests):
+            try:
+                self.netns.perform([above])             # the answer goes to whoever listens; that there is one says it
+            except NoSuchObject:
+                lack = f"parent {parent!r}: there is no such class"
+                raise NoSuchObject(errno.ENOENT, request.words, lack) from None
+        self._run(request)
 
     def del_class(self, link: LinkLike, *, classid: Handle, missing_ok: bool = False) -> None:
         """Remove a class. Raises NoSuchObject unless `missing_ok`; EBUSY if it is in use. RTM_DELTCLASS."""

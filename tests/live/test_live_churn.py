@@ -104,7 +104,7 @@ def test_no_list_that_the_kernel_flags_is_returned_as_a_good_one(crowd):
 def test_a_list_that_changes_at_every_reading_is_an_error_with_what_was_got(crowd, monkeypatch):
     netns, untouched = crowd
     watch = Watch(netns)
-    monkeypatch.setattr("nsnet.netns.DUMP_TRIES", 1)
+    monkeypatch.setattr("nsnet.reading.DUMP_TRIES", 1)
     with Churn(netns) as somebody:
         for _ in range(MOST_ROUNDS):
             try:

@@ -7,6 +7,7 @@ the bytes that a socket carried.
 import errno
 import json
 import os
+import re
 import socket
 import struct
 import sys
@@ -140,6 +141,31 @@ def test_nsnet_trace_shows_what_is_said_and_marks_what_is_refused(host, state, v
         ["->", "RTM_GETLINK"], ["<-", "RTM_NEWLINK"], ["<-", "NLMSG_ERROR"],
         ["->", "RTM_NEWLINK"], ["<-", "NLMSG_ERROR"]]
     assert the_mark(done.stderr) == ("IFLA_MTU", f"{REFUSED}; it wants U32 0..4294967295")
+
+
+WATCHED = """
+import nsnet
+with nsnet.Netns.current() as here, here.monitor("link") as monitor:
+    here.del_link(here.add_ifb("nsnet-it0"))
+    while monitor.read(20).action != "del":
+        pass
+"""
+
+
+def test_nsnet_trace_2_shows_the_bytes_of_each_message_as_well(host, state):
+    """Those of events too; and explained once more they are the same."""
+    words, bytes_too = (inside(host, [sys.executable, "-c", WATCHED], env=environment(state, NSNET_TRACE=level))
+                        for level in "12")
+    assert words.returncode == bytes_too.returncode == 0 and not re.search("^ +([0-9a-f]{2})+$", words.stderr, re.M)
+    told = re.split("^(?=[-<])", bytes_too.stderr, flags=re.M)[1:]
+    assert {"-> RTM_NEWLINK", "-> RTM_DELLINK", "<- RTM_NEWLINK", "<- RTM_DELLINK", "<- NLMSG_ERROR"} <= {
+        " ".join(one.split()[:2]) for one in told}
+    for one in told:
+        lines, digits = one.splitlines(), []
+        while re.fullmatch("     ([0-9a-f]{2}){1,32}", lines[-1]):
+            digits.insert(0, lines.pop())
+        again = nsnet.explain(bytes.fromhex("".join(digits))).splitlines()
+        assert [lines[0][3:], *(line[3:] for line in lines[1:])][:len(again)] == again
 
 
 # --- captures ---

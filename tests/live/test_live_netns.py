@@ -1,8 +1,10 @@
 """Netns on a real kernel: where one comes from, what its verbs do, and what its lists say."""
 
 import errno
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 import threading
 
@@ -300,7 +302,7 @@ def test_a_group_of_everybody_is_refused(host):
         host.del_group(0)
 
 
-# --- an altname is not a name ---
+# --- an altname is not a name, unless it is too long for one ---
 
 @needs("ip")
 def test_an_altname_is_never_matched(host):
@@ -314,6 +316,46 @@ def test_an_altname_is_never_matched(host):
     host.del_link("br1", missing_ok=True)
     assert "br0" in ifnames(host)
     host.del_link(bridge)
+
+
+def test_the_kernel_itself_takes_a_short_altname_for_a_name(playground):
+    """Why find() asks for the name of what it found: SIOCGIFINDEX, __dev_get_by_name()."""
+    made = playground.add_ifb("it0")
+    playground.add_altname(made, "fifteen-bytes--")
+    with playground.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        answer = fcntl.ioctl(asked, 0x8933, struct.pack("16si20x", b"fifteen-bytes--", 0))
+    assert struct.unpack("16si20x", answer) == (b"fifteen-bytes--\0", made.index)
+    assert playground.find("fifteen-bytes--") == 0
+    for ask in (playground.index_of, playground.link):
+        with pytest.raises(nsnet.NoSuchObject):
+            ask("fifteen-bytes--")
+
+
+@pytest.mark.parametrize("altname", ["sixteen-bytes---", "n" * 127, "wlan-\u00e9-of-the-laptop"], ids=len)
+def test_an_altname_that_is_too_long_for_a_name_stands_for_its_link(playground, altname):
+    made, other = playground.add_ifb("it0"), playground.add_ifb("it1")
+    with pytest.raises(nsnet.NoSuchObject) as missing:
+        playground.index_of(altname)
+    assert altname in str(missing.value) and missing.value.errno == errno.ENODEV
+    if altname.isascii():
+        playground.add_altname(made, altname)
+    else:                                                   # somebody else's choice: the kernel takes what it is given
+        inside(playground, [which("ip") or pytest.skip("ip is not installed"), "link", "property", "add", "dev", "it0",
+                            "altname", altname], check=True)
+    assert playground.index_of(altname) == made.index and playground.link(altname).ifname == "it0"
+    playground.set_link(altname, link_local=False)
+    playground.set_link(altname, up=True, mtu=1400)
+    with playground.batch() as net:
+        net.add_address(altname, "10.0.0.1/24")
+    assert playground.link("it0").up and playground.link("it0").mtu == ip_link(playground, "it0")["mtu"] == 1400
+    assert [one.address for one in playground.addresses(altname)] == ["10.0.0.1/24"]
+    for way in (altname[:-1], altname + "x")[:2 if len(altname) < 127 else 1]:
+        with pytest.raises(nsnet.NoSuchObject):
+            playground.set_link(way, up=True)
+    playground.del_link(altname)
+    with pytest.raises(nsnet.NoSuchObject):
+        playground.link(altname)
+    assert set(ifnames(playground)) >= {"it1", "lo"} and "it0" not in ifnames(playground) and playground.link(other)
 
 
 # --- lists, against an independent witness ---

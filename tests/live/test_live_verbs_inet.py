@@ -35,6 +35,17 @@ def test_an_address_is_given_with_all_that_belongs_to_it(playground, pair, act):
     assert [route.metric for route in playground.routes(table=254) if route.dst == "10.0.0.0/24"] == [7]
 
 
+def test_an_address_that_is_valid_for_ever_is_deprecated_or_preferred_for_ever(playground, pair, act):
+    """Any other time IPv4 would not count: check_lifetime() leaves a permanent address alone."""
+    with pytest.raises(nsnet.UsageError, match="preferred_lft 9: expected valid_lft"):
+        act(lambda net: net.add_address("left", "10.0.0.1/24", preferred_lft=9))
+    act(lambda net: net.add_address("left", "10.0.0.1/24", preferred_lft=0))
+    assert addresses(playground, "left")["10.0.0.1"]["deprecated"] is True
+    assert of_link(playground, "left")["10.0.0.1/24"].flags & rtnl.IFA_F_DEPRECATED
+    act(lambda net: net.add_address("left", "fd00::1/64", preferred_lft=9))
+    assert 5 <= of_link(playground, "left")["fd00::1/64"].preferred_lft <= 9
+
+
 def test_an_ipv6_address_is_usable_at_once(playground, pair, act):
     act(lambda net: net.add_address("left", "fd00::1/64"))
     act(lambda net: net.add_address("left", "fd00::2/64", nodad=False, valid_lft=100, preferred_lft=0))

@@ -140,6 +140,53 @@ def test_everything_else_goes_to_several_peers_of_a_vxlan(playground, pair, act)
     assert sorted(one.dst for one in playground.fdb("vx0")) == ["10.0.0.7", "10.0.0.9"]
 
 
+def test_a_peer_that_is_not_there_is_not_deleted_in_silence(playground, pair, act):
+    """The kernel would say that it was done, and keep what there is."""
+    playground.add_vxlan("vx0", 42, local="10.0.0.1", dev=pair[0])
+    playground.add_fdb("vx0", MAC, self_=True, dst="10.0.0.9", vni=7)
+    for options in ({"dst": "10.0.0.8", "vni": 7}, {"dst": "10.0.0.9"}, {"dst": "10.0.0.9", "vni": 7, "port": 99},
+                    {"dst": "10.0.0.9", "vni": 7, "via": "right"}, {"dst": "fd00::9", "vni": 7}):
+        refused_by_kernel(nsnet.NoSuchObject, lambda: act(lambda net: net.del_fdb("vx0", MAC, self_=True, **options)))
+        act(lambda net: net.del_fdb("vx0", MAC, self_=True, missing_ok=True, **options))
+    assert [row["dst"] for row in entries(playground, "vx0", MAC)] == ["10.0.0.9"]
+    act(lambda net: net.del_fdb("vx0", MAC, self_=True, dst="10.0.0.9", vni=7, port=4789))
+    assert entries(playground, "vx0", MAC) == [] == playground.fdb("vx0")
+    refused_by_kernel(nsnet.NoSuchObject, lambda: act(lambda net: net.del_fdb("vx0", MAC, self_=True, dst="10.0.0.9")))
+    act(lambda net: net.del_fdb("nobody", MAC, self_=True, dst="10.0.0.9", missing_ok=True))
+
+
+def test_one_of_several_peers_goes_or_all_of_them(playground, pair, act):
+    playground.add_vxlan("vx0", 42, local="10.0.0.1", dev=pair[0])
+    for host in (7, 8, 9):
+        playground.add_fdb("vx0", ANY_MAC, self_=True, dst=f"10.0.0.{host}", append=True)
+    refused_by_kernel(nsnet.NoSuchObject,
+                      lambda: act(lambda net: net.del_fdb("vx0", ANY_MAC, self_=True, dst="10.0.0.5")))
+    act(lambda net: net.del_fdb("vx0", ANY_MAC, self_=True, dst="10.0.0.8"))
+    assert sorted(row["dst"] for row in entries(playground, "vx0", ANY_MAC)) == ["10.0.0.7", "10.0.0.9"]
+    with pytest.raises(nsnet.UsageError, match="expected dst with vni, port or via"):       # or all would go
+        act(lambda net: net.del_fdb("vx0", ANY_MAC, self_=True, port=4790))
+    act(lambda net: net.del_fdb("vx0", ANY_MAC, self_=True))
+    assert entries(playground, "vx0", ANY_MAC) == []
+
+
+def test_a_peer_may_be_added_and_deleted_in_one_batch(playground, pair):
+    playground.add_vxlan("vx0", 42, local="10.0.0.1", dev=pair[0])
+    with playground.batch() as net:
+        net.add_fdb("vx0", MAC, self_=True, dst="10.0.0.9")
+        net.del_fdb("vx0", MAC, self_=True, dst="10.0.0.9")
+        made = net.add_vxlan("vx1", 43, local="10.0.0.1", dev=pair[0])
+        net.add_fdb(made, MAC, self_=True, dst="10.0.0.9")
+        net.del_fdb(made, MAC, self_=True, dst="10.0.0.9")
+    assert playground.fdb("vx0") == [] == playground.fdb("vx1")
+
+
+def test_what_is_no_vxlan_has_no_peer_to_delete(playground, pair, act):
+    playground.add_fdb("left", MAC, self_=True)
+    with pytest.raises(nsnet.UsageError, match="expected no dst, it is no VXLAN"):
+        act(lambda net: net.del_fdb("left", MAC, self_=True, dst="10.0.0.9"))
+    assert MAC in [row["mac"] for row in bridge(playground, "fdb", "show", "dev", "left")]
+
+
 def test_the_kernel_picks_the_entries_that_were_asked_for(playground, port):
     playground.add_fdb(port, MAC)
     playground.add_vxlan("vx0", 42, local="10.0.0.1")

@@ -172,6 +172,53 @@ def test_a_class_is_ensured_before_and_after_it_drifts(playground, pair, act):
         "left", "htb", classid="1:10", parent="1:", rate=MBIT)))
 
 
+def tree(netns, link):
+    """{classid: its parent, or "root"} as tc(8) says."""
+    said = {classid: line.split() for classid, (line, _) in tc_classes(netns, link).items()}
+    return {classid: line[line.index("parent") + 1] if "parent" in line else "root" for classid, line in said.items()}
+
+
+@pytest.mark.parametrize("parent", ["1:1", ":1", 0x10001])
+@pytest.mark.parametrize("verb", ["add_class", "ensure_class"])
+def test_a_parent_that_is_not_there_is_not_the_root(playground, pair, act, verb, parent):
+    """The kernel would take it for that, without a word."""
+    playground.add_qdisc("left", "htb", handle="1:")
+    playground.add_class("left", "htb", classid="1:2", parent="root", rate=MBIT)
+    error = refused_by_kernel(nsnet.NoSuchObject, lambda: act(lambda net: getattr(net, verb)(
+        "left", "htb", classid="1:10", parent=parent, rate=MBIT)))
+    assert str(parent) in str(error) and error.request.endswith("class 1:10 on left")
+    assert tree(playground, "left") == {"1:2": "root"}
+    playground.add_class("left", "htb", classid="1:1", parent="1:", rate=MBIT)
+    act(lambda net: getattr(net, verb)("left", "htb", classid="1:10", parent=parent, rate=MBIT))
+    assert tree(playground, "left") == {"1:2": "root", "1:1": "root", "1:10": "1:1"}
+    assert {one.handle: one.parent for one in playground.classes("left")}[0x10010] == 0x10001
+
+
+def test_a_parent_may_be_made_in_the_same_batch_and_before(playground, pair):
+    with playground.batch() as net:
+        net.add_qdisc("left", "htb", handle="1:")
+        net.add_class("left", "htb", classid="1:1", parent="1:", rate=MBIT)
+        net.add_class("left", "htb", classid="1:10", parent="1:1", rate=MBIT)
+        net.ensure_class("left", "htb", classid="1:100", parent="1:10", rate=MBIT)
+        with pytest.raises(nsnet.NoSuchObject):
+            net.add_class("left", "htb", classid="1:20", parent="1:2", rate=MBIT)
+        with pytest.raises(nsnet.NoSuchObject):         # of another link
+            net.add_class("right", "htb", classid="1:10", parent="1:1", rate=MBIT)
+        net.add_class("left", "htb", classid="1:2", parent="root", rate=MBIT)
+    assert tree(playground, "left") == {"1:1": "root", "1:10": "1:1", "1:100": "1:10", "1:2": "root"}
+
+
+def test_what_is_made_of_a_bucket_is_what_was_asked_for(playground, pair, act):
+    """As far as a tick is: the kernel would make 0 of less than one."""
+    playground.add_qdisc("left", "htb", handle="1:", rate2quantum=2**31 - 1)
+    assert playground.qdiscs("left")[0].options["init"].rate2quantum == 2**31 - 1
+    with pytest.raises(nsnet.UsageError, match="burst 31: expected at least 64"):
+        act(lambda net: net.add_class("left", "htb", classid="1:10", parent="1:", rate=10**9, burst=31))
+    act(lambda net: net.add_class("left", "htb", classid="1:10", parent="1:", rate=10**9, burst=64, cburst=6400))
+    parms = playground.classes("left")[0].options["parms"]
+    assert (parms.buffer, parms.cbuffer) == (1, 100)
+
+
 def test_a_class_that_is_not_there_is_an_error_unless_that_is_fine(playground, pair, act):
     error = refused_by_kernel(nsnet.NoSuchObject, lambda: act(lambda net: net.add_class(
         "left", "htb", classid="1:10", parent="1:", rate=MBIT)))

@@ -4,6 +4,7 @@ import re
 import struct
 
 from nsnet import rtnl
+from nsnet.rtnl.af_spec import DeviceConf
 from nsnet.tables import Chain, Choice, Layout, Listed, Nested, Table
 from nsnet.wire import Array, Fixed, Record, Scalar
 
@@ -22,6 +23,8 @@ def _inside(item):
         return list(item.codecs.values())
     if isinstance(item, Listed):
         return [item.codec]
+    if isinstance(item, DeviceConf):
+        return [item.array, item.table]
     if isinstance(item, Record):
         return [item.fixed]
     if isinstance(item, Array):
@@ -55,7 +58,7 @@ LAYOUTS = _named(Layout)
 HEADERS = {fixed.name: fixed for fixed in FOUND if isinstance(fixed, Fixed)}
 # Codecs that are neither a table's nor a single value's, by the struct or value that they hold.
 COMPOUNDS = {f"{type(codec).__name__} {codec.name}": codec for codec in FOUND
-             if isinstance(codec, (Record, Array, Listed, Chain))}
+             if isinstance(codec, (Record, Array, Listed, Chain, DeviceConf))}
 
 
 def fixed_letters(fixed, padding=False):

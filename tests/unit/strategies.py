@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nsnet import rtnl, wire
 from nsnet.errors import ProtocolError, UsageError
 from nsnet.exchange import Exchange
+from nsnet.rtnl.af_spec import DeviceConf
 from nsnet.tables import Body, Chain, Choice, Layout, Listed, Nested
 from nsnet.wire import (NLA_TYPE_MASK, Array, LinkAddress, Record, Scalar, Text, encode_attribute, encode_message)
 
@@ -46,13 +47,15 @@ ANY_TEXT = st.lists(st.one_of(st.sampled_from("0123456789abcdefABFGvxz:./-_%, \t
 _IP = st.one_of(
     st.binary(min_size=4, max_size=4).map(lambda data: socket.inet_ntop(socket.AF_INET, data)),
     st.binary(min_size=16, max_size=16).map(lambda data: socket.inet_ntop(socket.AF_INET6, data)))
+_COUNTERS = st.lists(st.integers(0, 2**64 - 1), max_size=3).map(tuple)
 _PLAIN = {id(wire.raw): BYTES, id(wire.ip): _IP, id(wire.via): _IP, id(wire.flag): st.just(True),
-          id(wire.flag_or_byte): st.booleans(), id(wire.uint): st.integers(0, 2**64 - 1)}
+          id(rtnl.COUNTERS): _COUNTERS, id(wire.flag_or_byte): st.booleans(), id(wire.uint): st.integers(0, 2**64 - 1)}
 
 # The values at which a codec could break; the same kinds as above.
 _IP_EXTREMES = ["0.0.0.0", "255.255.255.255", "::", "::1", "fd00::1", "::ffff:10.0.0.1"]
 _PLAIN_EXTREMES = {id(wire.raw): [b"", b"\0", b"\0\1\2\3\4", bytes(range(256))], id(wire.ip): _IP_EXTREMES,
                    id(wire.via): _IP_EXTREMES, id(wire.flag): [True],
+                   id(rtnl.COUNTERS): [(), (0,), (2**64 - 1,) * 38],
                    id(wire.flag_or_byte): [True, False], id(wire.uint): [0, 2**32 - 1, 2**32, 2**64 - 1]}
 
 
@@ -72,6 +75,9 @@ def extremes(codec, depth=3):
         return ["", "a", "abc", "abcd", "\udcff", "é" * 40]
     if isinstance(codec, LinkAddress):
         return ["", "00", "02:00:00:00:00:01", "ff:" * 31 + "ff"]
+    if isinstance(codec, DeviceConf):
+        rows = codec.table.rows
+        return [{}, {next(iter(rows)): 0}, dict.fromkeys(rows, 2**32 - 1), *extremes(codec.array)]
     if isinstance(codec, Record):
         return struct_extremes(codec.fixed)
     if isinstance(codec, Array):
@@ -165,6 +171,9 @@ def value_of(codec, depth=3):
         return TEXT
     if isinstance(codec, LinkAddress):
         return BYTES.map(lambda data: data.hex(":"))
+    if isinstance(codec, DeviceConf):
+        some = st.dictionaries(st.sampled_from(sorted(codec.table.rows)), st.integers(0, 2**32 - 1), max_size=4)
+        return st.one_of(some, value_of(codec.array))
     if isinstance(codec, Record):
         return headers(codec.fixed)
     if isinstance(codec, Array):

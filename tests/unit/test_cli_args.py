@@ -186,6 +186,26 @@ def test_explain_refuses_what_is_neither_hex_nor_a_file(capsys, text):
     assert repr(text.strip()) in complaint(capsys, 2, "explain", text)
 
 
+def test_explain_says_that_a_file_is_not_there(capsys, tmp_path):
+    missing = str(tmp_path / "nlmon.pcap")
+    assert complaint(capsys, 2, "explain", missing) == f"nsnet: {missing!r}: no such file, and no bytes in hex\n"
+    assert complaint(capsys, 2, "explain", "--file", "beef") == "nsnet: 'beef': no such file\n"
+
+
+def test_explain_reads_a_file_whose_name_can_be_hex_if_it_is_said_to_be_one(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("beef", "bee"):
+        (tmp_path / name).write_text(HEX)
+    for words, heads in ((["--file", "beef"], ["RTM_DELLINK"]), (["--file", "bee", "--file=beef"], ["RTM_DELLINK"] * 2),
+                         (["beef"], ["!"]), (["./beef"], ["RTM_DELLINK"]),
+                         (["beef", "--file", "beef"], ["!", "RTM_DELLINK"])):
+        assert run("explain", *words) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[0] != " "] == heads
+    assert "'bee': expected bytes in hex, two digits each; of a file with that name: --file" in complaint(
+        capsys, 2, "explain", "bee")
+    assert run("explain", "--help") == 0 and "--file" in capsys.readouterr().out
+
+
 def test_explain_refuses_a_long_word_briefly(capsys):
     assert len(complaint(capsys, 2, "explain", "0" * 9000 + "g")) < 200
 

@@ -25,6 +25,8 @@ INCLUDES = """\
 #include <linux/if_link.h>
 #include <linux/if_tunnel.h>
 #include <linux/if_vlan.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/neighbour.h>
 #include <linux/net_namespace.h>
 #include <linux/netlink.h>
@@ -35,6 +37,7 @@ INCLUDES = """\
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
+#include <linux/snmp.h>
 #include <linux/sockios.h>
 #include <linux/veth.h>
 """
@@ -57,9 +60,13 @@ MAY_BE_MISSING = {
     **dict.fromkeys(["FRA_FLOWLABEL", "FRA_FLOWLABEL_MASK", "IFLA_NETKIT_HEADROOM", "IFLA_NETKIT_TAILROOM",
                      "IFLA_VXLAN_RESERVED_BITS", "RTA_FLOWLABEL"], "6.14"),
     **dict.fromkeys(["FRA_DPORT_MASK", "FRA_DSCP_MASK", "FRA_SPORT_MASK", "IFLA_NETNS_IMMUTABLE"], "6.15"),
-    "IFLA_BOND_BROADCAST_NEIGH": "6.17",
+    **dict.fromkeys(["DEVCONF_FORCE_FORWARDING", "IFLA_BOND_BROADCAST_NEIGH"], "6.17"),
     **dict.fromkeys(["IFLA_BOND_SLAVE_ACTOR_PORT_PRIO", "IFLA_HEADROOM", "IFLA_TAILROOM"], "6.18"),
 }
+
+# Arrays that are read as structs, for their places have names: what these begin with, and the number of the first.
+ARRAYS = {"ipv4_devconf": ("IPV4_DEVCONF", 1), "ipv6_devconf": ("DEVCONF", 0), "icmp6_mib": ("ICMP6_MIB", 0)}
+STRUCTS = {name: fixed for name, fixed in HEADERS.items() if name not in ARRAYS}
 
 NOT_UAPI = {"LOOPBACK_IFINDEX"}         # include/net/net_namespace.h: kernel source only
 
@@ -98,6 +105,9 @@ def constants():
     found.update({name: value for name, value in module_constants(kernel).items() if name.startswith(KERNELS_OWN)})
     found.update({CLONE_NAMES.get(kind, f"CLONE_NEW{kind.upper()}"): flag for kind, flag in kernel.CLONE_FLAGS.items()})
     found.update({f"CAP_{name.upper()}": number for number, name in enumerate(values.CAPABILITIES)})
+    for name, (prefix, first) in ARRAYS.items():
+        found.update({f"{prefix}_{field.upper()}": number
+                      for number, field in enumerate(HEADERS[name].tuple._fields, first)})
     found.update({f"IF_OPER_{name.upper()}": number for number, name in enumerate(rtnl.OPERSTATES)})
     found.update({"NLA_F_NESTED": wire.NLA_F_NESTED, "NLA_F_NET_BYTEORDER": wire.NLA_F_NET_BYTEORDER})
     return found
@@ -108,7 +118,7 @@ def layouts():
     found = {"sizeof(struct nlmsghdr)": wire.NLMSG_HEADER.size, "sizeof(struct nlattr)": wire.ATTR_HEADER.size,
              "sizeof(struct ifreq)": kernel._IFREQ.size, "offsetof(struct ifreq, ifr_ifindex)": 16,
              "sizeof(((struct ifreq *)0)->ifr_name)": 16}
-    for name, fixed in HEADERS.items():
+    for name, fixed in STRUCTS.items():
         kind, letters, at = f"struct {name}", fixed_letters(fixed, padding=True), 0
         found[f"sizeof({kind})"] = fixed.size - PADDED.get(name, 0)
         fields = iter(fixed.tuple._fields)
@@ -173,10 +183,16 @@ def test_the_list_of_what_may_be_missing_has_nothing_else():
 
 
 def test_every_field_of_every_struct_is_compared():
-    assert len(HEADERS) >= 35
-    for name, fixed in HEADERS.items():
+    assert len(STRUCTS) >= 35
+    for name, fixed in STRUCTS.items():
         assert len(fixed_letters(fixed)) == len(fixed.tuple._fields), name
         assert f"sizeof(struct {name})" in layouts()
+
+
+def test_an_array_with_names_has_one_number_a_place():
+    for name in ARRAYS:
+        assert len(set(fixed_letters(HEADERS[name]))) == 1, name
+        assert len(fixed_letters(HEADERS[name], padding=True)) == len(HEADERS[name].tuple._fields), name
 
 
 def test_the_mask_of_attribute_types_is_what_the_flags_leave():

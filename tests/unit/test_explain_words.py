@@ -11,9 +11,10 @@ import time
 
 import pytest
 from hypothesis import given
-from strategies import ack, datagrams, done, golden
+from strategies import ack, datagrams, done, golden, one_line
 
 from nsnet import names, rtnl
+from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.explain import REMEMBERED, Explainer, TracedExchange, explain
 from nsnet.wire import encode_attribute, encode_message, messages
@@ -293,6 +294,38 @@ def test_a_traced_exchange_says_what_it_sends_and_receives_in_that_order():
         "     the request:\n       ifinfomsg family=UNSPEC type=0 index=0 flags=0 change=0\n"
         "       IFLA_MTU 1\n       ^^^^^^^^ no\n")
     assert re.findall(r"^\S.*?(?= 0| CAPPED)", said[2], re.MULTILINE) == ["<- RTM_NEWLINK", "<- NLMSG_ERROR"]
+
+
+def test_the_bytes_stand_below_each_message_if_they_are_asked_for():
+    request = encode_message(rtnl.RTM_GETLINK, 5, 8, rtnl.IFINFOMSG.encode(index=5) + bytes(16))
+    body = ("     ifinfomsg family=UNSPEC type=0 index=5 flags=0 change=0\n     ! attribute 0: length 0, of 16 there\n"
+            f"     {bytes(16).hex()}\n")
+    first = f"     {request[:32].hex()}\n     {request[32:].hex()}"
+    assert Explainer().text(request + b"\1", "-> ", hex=True) == (
+        f"-> RTM_GETLINK REQUEST|ACK seq 8 port 0 length 48\n{body}{first}\n"
+        "-> ! 1 bytes behind the last netlink message: 01")
+    said = []
+    exchange = TracedExchange([Request(rtnl.RTM_GETLINK, 0, rtnl.IFINFOMSG.encode(index=5), "get it")], 8, said.append,
+                              hex=True)
+    assert said[0].endswith(f"change=0\n     {exchange.data.hex()}\n")
+    answer = capped(exchange.data, 0)
+    exchange.feed(answer)
+    assert said[1].endswith(f"\n     {answer[:32].hex()}\n" + (f"     {answer[32:].hex()}\n" if answer[32:] else ""))
+
+
+@pytest.mark.parametrize("data", ["20000000", 5, True, None, [1, 2], 1.5, object], ids=repr)
+def test_what_is_no_bytes_is_refused(data):
+    with pytest.raises(UsageError) as refused:
+        explain(data)
+    assert str(refused.value) == f"{data!r}: expected bytes, such as bytes.fromhex() makes of hex"
+    said = str(pytest.raises(UsageError, explain, "0" * 9000).value)
+    assert one_line(said) and len(said) < 130
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_what_has_the_buffer_of_bytes_is_explained(kind):
+    assert explain(kind(encode_message(rtnl.RTM_GETLINK, 0, 1, b""))).startswith("RTM_GETLINK 0 seq 1")
+    assert explain(kind(b"")) == ""
 
 
 # --- as values ---

@@ -12,6 +12,7 @@ from strategies import one_line, payload_bytes, value_of, value_or_protocol_erro
 
 from nsnet import kernel, objects, rtnl
 from nsnet.errors import ProtocolError
+from nsnet.names import OBJECTS
 from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
                            TrafficClass, Vlan, vlans)
 from nsnet.tables import Layout
@@ -77,6 +78,67 @@ def test_an_object_is_frozen_and_a_value(kind):
     for again in (made(kind, {9999: b"x"}), copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
         assert again == found and type(again) is kind
     assert found != made(kind, {9999: b"y"})
+
+
+@each_kind
+@given(data=st.data())
+def test_objects_that_are_equal_have_the_same_hash(kind, data):
+    body = data.draw(value_of(KINDS[kind]))
+    found, again = kind.from_body(body), copy.deepcopy(kind.from_body(body))
+    read = made(kind, {9999: b"x"})
+    assert found == again and hash(found) == hash(again) and {found: 1}[again] == 1 and len({found, again}) == 1
+    assert len({read, made(kind, {9999: b"x"}), made(kind, {9999: b"y"})}) == 2
+
+
+def test_objects_of_two_classes_that_are_equal_have_the_same_hash():
+    """They are equal as tuples are, whatever the class."""
+    qdisc, traffic_class = made(Qdisc, {"kind": "htb"}, handle=1), made(TrafficClass, {"kind": "htb"}, handle=1)
+    assert qdisc == traffic_class and hash(qdisc) == hash(traffic_class) and made(Link, {}) != made(Route, {})
+
+
+# --- in words ---
+
+@pytest.mark.parametrize("found, words", [
+    (made(Route, {"dst": "10.0.0.0"}, dst_len=8, table=254, protocol=2, scope=253, type=1, family=rtnl.AF_INET),
+     "dst='10.0.0.0/8', table=MAIN, protocol=KERNEL, scope=LINK, type=UNICAST, family=INET, hops=(), flags=0"),
+    (made(Route, {"table": 1000}, table=252, protocol=77, scope=7, type=99, family=rtnl.AF_INET6, flags=4),
+     "dst='default', table=1000, protocol=77, scope=7, type=99, family=INET6, hops=(), flags=ONLINK"),
+    (made(Route, {}, table=255, type=2, protocol=4),
+     "dst='default', table=LOCAL, protocol=STATIC, scope=UNIVERSE, type=LOCAL, family=UNSPEC, hops=(), flags=0"),
+    (made(Neighbour, {"dst": "10.0.0.9"}, ifindex=2, state=2, flags=0x80, family=rtnl.AF_INET),
+     "index=2, dst='10.0.0.9', state=REACHABLE, flags=ROUTER, family=INET"),
+    (made(Neighbour, {}, state=0xC0, family=rtnl.AF_BRIDGE), "index=0, state=NOARP|PERMANENT, flags=0, family=BRIDGE"),
+    (made(Address, {"local": "10.0.0.1"}, prefixlen=8, scope=254, flags=0x80),
+     "index=0, address='10.0.0.1/8', scope=HOST, flags=PERMANENT"),
+    (made(Qdisc, {"kind": "htb"}, ifindex=3, handle=1 << 16, parent=rtnl.TC_H_ROOT),
+     "index=3, kind='htb', handle=1:, parent=ROOT"),
+    (made(TrafficClass, {"kind": "htb"}, ifindex=3, handle=0x10010, parent=0x10000),
+     "index=3, kind='htb', handle=1:10, parent=1:"),
+    (made(Filter, {"kind": "u32"}, info=5 << 16 | int.from_bytes(b"\x08\0", sys.byteorder)),
+     "index=0, kind='u32', handle=0, parent=0, priority=5, protocol=IP, chain=0"),
+    (made(Rule, {"priority": 5}, family=rtnl.AF_INET, table=254, action=1),
+     "priority=5, family=INET, table=MAIN, action=TO_TBL, l3mdev=False, inverted=False"),
+    (made(Nexthop, {"id": 7}, family=rtnl.AF_INET, protocol=4, scope=0),
+     "id=7, blackhole=False, fdb=False, group=(), scope=UNIVERSE, protocol=STATIC, family=INET"),
+    (made(Port, {"protinfo": {"state": 3}}, family=7, index=4), "index=4, ifname='', state=FORWARDING")],
+    ids=lambda value: type(value).__name__ if isinstance(value, tuple) else "")
+def test_a_repr_has_words_for_numbers_and_the_properties_have_the_numbers(found, words):
+    assert repr(found) == str(found) == f"{type(found).__name__}({words})"
+    for name in found.FIELDS:
+        value = getattr(found, name)
+        assert not isinstance(value, str) or name in ("ifname", "dst", "address", "kind")
+
+
+def test_a_class_of_somebody_elses_says_the_same_words():
+    class Mine(Route):
+        pass
+
+    assert repr(made(Route, {}, table=254)).replace("Route(", "Mine(") == repr(Mine(*made(Route, {}, table=254)))
+
+
+@each_kind
+def test_every_word_is_for_a_field(kind):
+    assert set(OBJECTS.get(kind.__name__, ())) <= set(kind.FIELDS)
 
 
 @each_kind

@@ -21,6 +21,8 @@ PUBLIC = {
     "Container": ["remove"],
     "Attachment": ["detach"],
     "Link": [], "Address": [], "Route": [], "Neighbour": [], "spawn": [], "namespaces": [], "explain": [],
+    "Request": ["type", "flags", "payload", "words"], "Outcome": ["replies", "error", "warning"],
+    "Monitor": ["read", "close", "__iter__", "__enter__", "__exit__", "__aiter__", "__aenter__", "__aexit__"],
     "NsnetError": [], "UsageError": [], "ProtocolError": [], "KernelError": [], "NetlinkError": [], "AlreadyExists": [],
     "NotPermitted": [], "NoSuchObject": [], "RollbackError": [],
 }

@@ -8,6 +8,7 @@ from strategies import ANY_TEXT, refused
 
 from nsnet import requests, rtnl, values
 from nsnet.errors import UsageError
+from nsnet.requests import inet
 
 V4, V6 = values.address("10.0.0.1/24"), values.address("fd00::1/64")
 HOST4, HOST6 = values.address("10.0.0.1/32"), values.address("fd00::1/128")
@@ -87,6 +88,12 @@ def test_a_lifetime_is_for_ever_where_none_is_given():
     assert (lifetimes.ifa_prefered, lifetimes.ifa_valid) == (9, 9)
     lifetimes = body(requests.add_address(7, V4, "it", preferred_lft=0)).attrs["cacheinfo"]
     assert (lifetimes.ifa_prefered, lifetimes.ifa_valid) == (0, 2**32 - 1)
+
+
+def test_ipv4_prefers_no_address_for_a_time_that_is_valid_for_ever():
+    """The kernel would take it for ever then, but for 0; IPv6 does as it is told."""
+    assert "preferred_lft 9: expected valid_lft" in refused(requests.add_address, 7, V4, "it", preferred_lft=9)
+    assert body(requests.add_address(7, V6, "it", preferred_lft=9)).attrs["cacheinfo"].ifa_prefered == 9
 
 
 def test_addresses_are_listed_as_the_kernel_picks_them():
@@ -179,6 +186,39 @@ def test_an_entry_is_the_bridges_unless_it_is_the_links_own():
 def test_what_only_a_vxlan_has_is_refused_for_a_bridge_port_and_with_a_vlan(ask, options):
     assert "expected self_" in refused(ask, 7, MAC, "it", **options)
     assert "expected no vlan" in refused(ask, 7, MAC, "it", self_=True, vlan=9, **options)
+
+
+def test_a_peer_to_delete_is_named_by_its_address():
+    """Without one a VXLAN would look at nothing else, and forget them all."""
+    for options in ({"vni": 5}, {"port": 7}, {"via": 3}):
+        assert "expected dst with" in refused(requests.del_fdb, 7, MAC, "vx", self_=True, **options)
+    for nobody in ("0.0.0.0", "::"):
+        assert repr(nobody) in refused(requests.del_fdb, 7, MAC, "vx", self_=True, dst=nobody)
+
+
+def test_a_peer_is_known_by_all_that_an_entry_says_or_leaves_to_the_vxlan():
+    def there(**attrs):
+        return body(requests.add_fdb(7, **{"lladdr": MAC, "words": "vx", "self_": True, "dst": "10.0.0.9", **attrs}))
+
+    def found(entry, **options):
+        wanted = requests.del_fdb(7, MAC, "vx", self_=True, **{"dst": "10.0.0.9", **options})
+        return inet.has_peer(wanted, [entry], {"id": 42, "port": 4789})
+    assert found(there()) and found(there(), vni=42) and found(there(), port=4789) and found(there(via=3), via=3)
+    assert found(there(vni=5, port=7), vni=5, port=7) and found(there(dst="fd00::9"), dst="fd00:0::9")
+    for entry, options in ((there(), {"dst": "10.0.0.8"}), (there(), {"vni": 5}), (there(), {"port": 7}),
+                           (there(), {"via": 3}), (there(vni=5), {}), (there(port=7), {}), (there(via=3), {}),
+                           (there(lladdr="02:00:00:00:00:99"), {})):
+        assert not found(entry, **options)
+    other = body(requests.add_fdb(7, MAC, "vx", self_=True))
+    assert not found(other), "it goes to no peer"
+
+
+def test_a_request_that_adds_the_entry_is_known():
+    wanted = requests.del_fdb(7, MAC, "vx", self_=True, dst="10.0.0.9")
+    assert inet.adds_fdb(requests.add_fdb(7, MAC, "vx", self_=True, dst="10.0.0.9"), wanted)
+    for other in (requests.add_fdb(8, MAC, "vx", self_=True), requests.add_fdb(7, ANY_MAC, "vx", self_=True), wanted,
+                  requests.add_neighbour(7, "10.0.0.9", "vx", lladdr=MAC), requests.list_links()):
+        assert not inet.adds_fdb(other, wanted)
 
 
 @pytest.mark.parametrize("lladdr", ["", "02:00:00:00:00", "02:00:00:00:00:01:02", ANY_MAC, "a\nb", None, 7], ids=repr)

@@ -5,7 +5,7 @@ from strategies import refused
 
 from nsnet import requests, rtnl
 from nsnet.errors import UsageError
-from nsnet.requests import links
+from nsnet.requests import options as tables
 
 EXCL = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL
 
@@ -63,7 +63,7 @@ def test_a_tun_device_is_not_made_by_netlink():
 
 # --- what would be set in vain ---
 
-@pytest.mark.parametrize("kind, option", [(kind, option) for kind, rows in links._IN_VAIN.items() for option in rows])
+@pytest.mark.parametrize("kind, option", [(kind, option) for kind, rows in tables.IN_VAIN.items() for option in rows])
 def test_an_option_that_the_kernel_does_not_look_at_is_refused(kind, option):
     codec = rtnl.LINKINFO.rows["data"].codec.codecs[kind]
     assert option in codec.table.rows, "not even a row: the list has a name too many"
@@ -74,7 +74,7 @@ def test_an_option_that_the_kernel_does_not_look_at_is_refused(kind, option):
 
 
 @pytest.mark.parametrize("kind, option",
-                         [(kind, option) for kind, rows in links._PORT_IN_VAIN.items() for option in rows])
+                         [(kind, option) for kind, rows in tables.PORT_IN_VAIN.items() for option in rows])
 def test_what_is_only_reported_of_a_port_is_refused(kind, option):
     assert option in rtnl.LINKINFO.rows["slave_data"].codec.codecs[kind].table.rows
     assert refused(requests.set_port, 2, "it", kind,
@@ -107,6 +107,122 @@ def test_a_vxlan_has_one_address_of_a_sort(option):
 def test_a_kind_without_options_takes_none(kind):
     assert "'mode'" in refused(requests.add_link, kind, "a0", options={"mode": 1})
     assert body(requests.add_link(kind, "a0")).attrs["linkinfo"] == {"kind": kind}
+
+
+@pytest.mark.parametrize("kind, option",
+                         [(kind, option) for kind, rows in tables.SWITCHES.items() for option in sorted(rows)])
+def test_what_is_on_or_off_is_no_other_number(kind, option):
+    """The kernel would make it 1."""
+    assert option in rtnl.LINKINFO.rows["data"].codec.codecs[kind].table.rows
+    for value in (0, 1, True, False):
+        assert data(requests.set_options(2, "it", kind, {option: value})) == {option: value}
+    for odd in (2, 255, -1, "on", None):
+        assert f"{kind} option {option!r} {odd!r}: expected 0 to 1" in refused(
+            requests.add_link, kind, "a0", options={option: odd})
+
+
+@pytest.mark.parametrize("option", sorted(tables.PORT_SWITCHES["bridge"]))
+def test_what_is_on_or_off_of_a_port_is_no_other_number(option):
+    assert body(requests.set_port(2, "it", "bridge", {option: True})).attrs["protinfo"] == {option: 1}
+    assert f"{option!r} 2: expected 0 to 1" in refused(requests.set_port, 2, "it", "bridge", {option: 2})
+
+
+@pytest.mark.parametrize("kind, option", [(kind, option) for kind, rows in tables.RANGES.items() for option in rows])
+def test_a_number_that_the_kernel_would_change_is_refused_with_the_range(kind, option):
+    low, high, unit = tables.RANGES[kind][option]
+    for value in (low, high):
+        assert data(requests.set_options(2, "it", kind, {option: value})) == {option: value}
+    for value in (low - 1, high + 1):
+        assert refused(requests.set_options, 2, "it", kind, {option: value}) == (
+            f"{kind} option {option!r} {value}: expected {low} to {high} {unit}".rstrip())
+
+
+@pytest.mark.parametrize("kind, option", sorted(tables._MASKED))
+def test_bits_that_the_mask_leaves_out_are_refused(kind, option):
+    assert data(requests.set_options(2, "it", kind, {option: (2, 3)})) == {option: (2, 3)}
+    for odd in ((1, 2), (0, 0), (3, 1)):
+        assert f"{odd!r}: expected a mask" in refused(requests.set_options, 2, "it", kind, {option: odd})
+
+
+def test_the_state_of_a_port_is_a_word_or_its_number():
+    for number, word in enumerate(("disabled", "listening", "learning", "forwarding", "blocking")):
+        for state in (word, number):
+            assert body(requests.set_port(2, "it", "bridge", {"state": state})).attrs["protinfo"] == {"state": number}
+    for odd in ("up", 5, -1, None, True):
+        assert "expected one of disabled, listening" in refused(requests.set_port, 2, "it", "bridge", {"state": odd})
+
+
+def test_what_asks_for_vlan_filtering_can_create_nothing():
+    """Were it ever taken, there would be no namespace -1."""
+    request = requests.try_vlan_filtering()
+    assert (request.type, request.flags) == (rtnl.RTM_NEWLINK, EXCL)
+    assert body(request).attrs == {"link_netnsid": -1, "linkinfo": {"kind": "bridge", "data": {"vlan_protocol": 0}}}
+
+
+# --- settings of IPv4 ---
+
+def settings(**options):
+    return body(requests.set_conf(2, "it", options)).attrs["af_spec"]["inet"]["conf"]
+
+
+def test_settings_go_by_the_names_of_their_sysctls():
+    request = requests.set_conf(2, "it", {"forwarding": True})
+    assert (request.type, request.flags, request.words) == (rtnl.RTM_SETLINK, 0, "set IPv4 of it")
+    assert settings(forwarding=True, rp_filter=2, proxy_arp=False) == {"forwarding": 1, "rp_filter": 2, "proxy_arp": 0}
+    assert settings(arp_filter=1, disable_xfrm=1, disable_policy=1, src_valid_mark=1) == {
+        "arpfilter": 1, "noxfrm": 1, "nopolicy": 1, "src_vmark": 1}
+    assert settings(medium_id=-1) == {"medium_id": 2**32 - 1}
+
+
+@pytest.mark.parametrize("name", ["rp_filtre", "arpfilter", "noxfrm", "mc_forwarding", "forwarding "])
+def test_a_setting_of_another_name_is_refused_with_those_that_there_are(name):
+    message = refused(requests.set_conf, 2, "it", {name: 1})
+    assert message.startswith(f"setting {name!r}: expected one of forwarding, proxy_arp, ") and "arp_filter" in message
+
+
+def test_a_setting_is_a_number_that_an_int_holds():
+    for odd in (-1, 2**31, "1", None, 1.0):
+        assert repr(odd) in refused(requests.set_conf, 2, "it", {"rp_filter": odd})
+    assert "-2" in refused(requests.set_conf, 2, "it", {"medium_id": -2})
+    assert "expected a setting" in refused(requests.set_conf, 2, "it", {})
+
+
+# --- other namespaces ---
+
+PLACES = {"netns_fd": 7, "netns_pid": 8, "netnsid": 9}
+
+
+@pytest.mark.parametrize("one", PLACES)
+@pytest.mark.parametrize("other", PLACES)
+def test_a_link_is_born_or_moved_to_one_place(one, other):
+    if one == other:
+        row = {"netns_fd": "net_ns_fd", "netns_pid": "net_ns_pid", "netnsid": "target_netnsid"}[one]
+        for request in (requests.add_link("ifb", "a0", **{one: 7}), requests.set_link(2, "it", **{one: 7})):
+            assert body(request).attrs[row] == 7
+        return
+    places = {name: PLACES[name] for name in (one, other)}
+    assert "ifb 'a0': expected one of netns" in refused(requests.add_link, "ifb", "a0", **places)
+    assert "set it: expected one of netns" in refused(requests.set_link, 2, "it", **places)
+
+
+def test_a_peer_is_born_in_one_place():
+    made = requests.add_veth("a0", "a0", peer_netns_pid=7)
+    assert data(made)["peer"].attrs == {"ifname": "a0", "net_ns_pid": 7} and "net_ns_pid" not in body(made).attrs
+    assert "peer_netns or peer_netns_pid" in refused(requests.add_veth, "a0", "b0", peer_netns_fd=3, peer_netns_pid=7)
+
+
+def test_the_lower_link_may_be_in_a_namespace_that_has_a_number():
+    assert body(requests.add_link("macvlan", "a0", link=7, link_netnsid=4)).attrs == {
+        "ifname": "a0", "link": 7, "link_netnsid": 4, "linkinfo": {"kind": "macvlan"}}
+    tunnel = requests.add_link("vxlan", "a0", link=7, link_netnsid=4)
+    assert data(tunnel) == {"link": 7} and body(tunnel).attrs["link_netnsid"] == 4
+    assert "bridge 'a0': expected none" in refused(requests.add_link, "bridge", "a0", link_netnsid=4)
+
+
+def test_what_is_read_or_deleted_may_be_in_a_namespace_that_has_a_number():
+    for request in (requests.get_link(2, netnsid=0), requests.list_links(netnsid=0), requests.list_addresses(netnsid=0),
+                    requests.del_link(2, "it", netnsid=0)):
+        assert body(request).attrs == {"target_netnsid": 0}
 
 
 # --- pairs ---

@@ -100,6 +100,12 @@ def test_what_is_no_metric_is_refused(metrics):
     assert str(odd) in refused(route, oif=7, metrics=metrics)
 
 
+def test_an_ipv6_route_has_a_protocol():
+    """Of none the kernel makes boot."""
+    assert route(oif=7, protocol=0).header.protocol == 0
+    assert "protocol 0: expected 1 to 255" in refused(route, "fd00::/8", oif=7, protocol=0)
+
+
 def test_a_preferred_source_is_of_the_routes_family():
     assert "'fd00::1'" in refused(route, oif=7, prefsrc="fd00::1")
     assert "'10.0.0.1'" in refused(route, "fd00::/8", oif=7, prefsrc="10.0.0.1")

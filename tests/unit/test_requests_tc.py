@@ -10,6 +10,7 @@ from strategies import ANY_TEXT, refused
 from nsnet import requests, rtnl
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
+from nsnet.requests import tc
 
 EXCL, REPLACE = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL, rtnl.NLM_F_CREATE | rtnl.NLM_F_REPLACE
 TICK = 64e-9
@@ -157,13 +158,43 @@ def test_an_htb_that_is_as_asked_is_known():
         return body(Request(rtnl.RTM_NEWQDISC, 0, rtnl.TC_BODY.encode(
             (header, {"kind": "htb", "options": {"init": init}})), "there"))
     wanted = requests.add_qdisc(2, "it", "htb", options={"default": 7})
-    assert requests.tc.is_there(wanted, there())
+    assert tc.is_there(wanted, there())
     for other in ({"defcls": 8}, {"rate2quantum": 1}, {"header": {"parent": 0x10001}}):
-        assert not requests.tc.is_there(wanted, there(**other))
-    assert not requests.tc.is_there(requests.add_qdisc(2, "it", "htb", handle_="2:", options={"default": 7}), there())
+        assert not tc.is_there(wanted, there(**other))
+    assert not tc.is_there(requests.add_qdisc(2, "it", "htb", handle_="2:", options={"default": 7}), there())
 
 
 # --- classes ---
+
+@pytest.mark.parametrize("classid, parent, handle", [
+    ("1:10", "1:1", 0x10001), ("1:10", ":1", 0x10001), (":10", "1:1", 0x10001), (":10", ":1", 1), ("1:10", "1:", None),
+    ("1:10", "root", None), ("1:10", "1:10", 0x10010)])
+def test_the_parent_of_a_class_is_asked_for_by_its_handle(classid, parent, handle):
+    question = tc.get_parent(requests.add_class(2, "it", "htb", classid=classid, parent=parent, options={"rate": 1000}))
+    if handle is None:
+        assert question is None
+    else:
+        assert (question.type, question.flags, body(question).header) == (rtnl.RTM_GETTCLASS, 0, (0, 2, handle, 0, 0))
+
+
+def test_a_request_that_makes_the_class_is_known():
+    def add(index, classid, parent="root"):
+        return requests.add_class(index, "it", "htb", classid=classid, parent=parent, options={"rate": 1000})
+    wanted = tc.get_parent(add(2, "1:10", "1:1"))
+    assert tc.makes_class(add(2, "1:1"), wanted) and tc.makes_class(add(2, ":1"), wanted)
+    for other in (add(3, "1:1"), add(2, "2:1"), add(2, "1:10"), requests.del_class(2, "it", classid="1:1"),
+                  requests.add_qdisc(2, "it", "htb"), requests.list_links()):
+        assert not tc.makes_class(other, wanted)
+
+
+def test_a_bucket_holds_what_is_sent_in_a_tick():
+    """Of less the kernel would make nothing at all."""
+    assert "burst 31: expected at least 64" in refused(htb_class, rate=10**9, burst=31)
+    assert "cburst 31: expected at least 64" in refused(htb_class, rate=10**9, cburst=31)
+    assert htb_class(rate=10**9, burst=64)["parms"].buffer == 1
+    assert "burst 31: expected at least 64" in refused(u32, policer={"rate": 10**9, "burst": 31})
+    assert qdisc("tbf", rate=10**9, burst=31, limit=1)["burst"] == 31, "a tbf is told in bytes too"
+
 
 def test_a_class_is_asked_for_below_its_parent():
     request = requests.add_class(2, "eth0", "htb", classid="1:10", parent="1:1",

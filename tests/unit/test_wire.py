@@ -35,7 +35,7 @@ def test_the_search_finds_every_codec_and_struct():
     assert set(SCALARS) >= {"u8", "u16", "u32", "u64", "s8", "s32", "be16", "be32", "be64"}
     others = set(SINGLE) - set(SCALARS)
     assert others == {"raw", "string", "strz", "lladdr", "ip", "via", "flag", "flag_or_byte", "uint"}
-    assert {name.split()[0] for name in COMPOUNDS} == {"Record", "Array", "Listed", "Chain"}
+    assert {name.split()[0] for name in COMPOUNDS} == {"Record", "Array", "Listed", "Chain", "DeviceConf"}
     assert set(HEADERS) >= {"ifinfomsg", "ifaddrmsg", "rtmsg", "ndmsg", "nlmsgerr", "tcmsg", "rtnexthop", "tc_u32_key"}
     assert len(GROWING) >= 4
 
