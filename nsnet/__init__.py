@@ -24,6 +24,7 @@ from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId,
                            TrafficClass, Vlan)
 from nsnet.ownership import collect
 from nsnet.process import DEVNULL, PIPE, STDOUT, Process, namespaces, own_maps, spawn
+from nsnet.subids import rootless_maps
 from nsnet.verbs import LinkRef
 
 __all__ = [
@@ -31,5 +32,5 @@ __all__ = [
     "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns", "Network", "Nexthop",
     "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError", "Outcome", "OutcomeUnknown", "PIPE", "Port",
     "Process", "ProtocolError", "Qdisc", "Request", "RollbackError", "Route", "Rule", "STDOUT", "Step",
-    "TrafficClass", "UsageError", "Vlan", "collect", "explain", "namespaces", "own_maps", "spawn",
+    "TrafficClass", "UsageError", "Vlan", "collect", "explain", "namespaces", "own_maps", "rootless_maps", "spawn",
 ]

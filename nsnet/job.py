@@ -13,7 +13,7 @@ import pwd
 import signal
 from typing import IO, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from nsnet import idmap, kernel, values
+from nsnet import idmap, kernel, subids, values
 from nsnet.errors import KernelError, UsageError
 from nsnet.netns import Netns
 
@@ -88,6 +88,7 @@ class Job:
                  proc: bool = False, loopback: bool = True):
         self.argv = values.command(argv)
         self.maps: Optional[Tuple[Maps, bool]] = None
+        self.by_program = False                     # whether only newuidmap and newgidmap can write them
         self.files: Dict[str, IO[bytes]] = {}
         self._opened = kernel.Descriptor()          # a bundle of them
         self.oom_score_adj = _number(oom_score_adj, -1000, 1000, "oom_score_adj")
@@ -158,8 +159,11 @@ class Job:
             uids, gids = default_maps()
         uids = uids if uid_map is None else idmap.check(uid_map, "uid_map")
         gids = gids if gid_map is None else idmap.check(gid_map, "gid_map")
+        if not joining_user:
+            self.by_program = subids.needed(uids, gids, uid=os.geteuid(), gid=os.getegid(), capabilities=powers)
         if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
-            setgroups = bool(powers & _CAP_SETGID) and kernel.read_file("/proc/self/setgroups").strip() != "deny"
+            setgroups = ((bool(powers & _CAP_SETGID) or (self.by_program and idmap.beyond_own(gids, os.getegid())))
+                         and kernel.read_file("/proc/self/setgroups").strip() != "deny")
         deny = not setgroups or joining_user
         if several and deny:
             raise UsageError(f"groups {several}: expected none, setgroups(2) is denied in this user namespace")

@@ -28,7 +28,6 @@ from nsnet.verbs import LinkLike, LinkRef, Verbs, words
 
 CHUNK_BYTES = 1 << 16               # one send; far below net.core.wmem_default
 CHUNK_REQUESTS = 200                # so that 200 errors fit the receive buffer
-_FIRST_INDEX = 1 << 24              # indexes we choose on a host: far above those the kernel counts up to
 
 
 class Batch(Verbs):
@@ -268,10 +267,7 @@ class Netns(Verbs, Reading):
                     self._next_index += 1
                 self._next_index += 1
                 return self._next_index - 1
-        while True:
-            index = _FIRST_INDEX + int.from_bytes(os.urandom(4), "little") % (0x7FFFFFFF - _FIRST_INDEX)
-            if not rtnl_socket.index_taken(index):
-                return index
+        return self._index_elsewhere()
 
     def find(self, ifname: str) -> int:
         """The ifindex of the link of that name, 0 if there is none. Asks without netlink (netdevice(7))."""
@@ -286,7 +282,12 @@ class Netns(Verbs, Reading):
         """
         if isinstance(link, int) and not isinstance(link, bool):
             return positive(link)
-        if isinstance(link, (LinkRef, Link)):
+        if isinstance(link, LinkRef):
+            return link.index
+        if isinstance(link, Link):
+            there = link.attrs.get("target_netnsid")
+            if there is not None:
+                raise UsageError(f"link {words(link)}: expected a link of this namespace, not of that with netnsid {there}")
             return link.index
         if kernel.is_altname(link):
             return self.link(link).index

@@ -4,7 +4,6 @@ Knows how a child is taken from its clone to its command; signals, streams, and 
 csrc/child.c knows the order of steps inside. Nothing here knows about bridges or addresses.
 """
 
-import asyncio
 import errno
 import os
 import select
@@ -14,7 +13,7 @@ import threading
 import time
 from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from nsnet import clone, idmap, kernel
+from nsnet import clone, idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
 from nsnet.hints import why_refused
 from nsnet.job import DEVNULL, PIPE, STDOUT, Job, Joinable, own_maps
@@ -83,7 +82,10 @@ class Process:
             step, error = self._child.receive()
             if step == "userns" and not error and job.maps is not None:
                 (uids, gids), deny = job.maps
-                self._child.write_maps(idmap.text(uids), idmap.text(gids), deny)
+                if job.by_program:
+                    subids.write_maps(self._child.number(), uids, gids, deny_setgroups=deny)
+                else:
+                    self._child.write_maps(idmap.text(uids), idmap.text(gids), deny)
             elif step == "ready" and not error:
                 return
             else:
@@ -177,6 +179,8 @@ class Process:
 
     async def wait_async(self) -> int:
         """The same for asyncio: `await process.wait_async()`. Cancel it as you like; it takes nothing from others that wait."""
+        import asyncio                      # here: it takes longer to import than all of nsnet
+
         while self.returncode is None:
             if self.pidfd < 0:
                 raise KernelError(errno.ECHILD, "wait", "the process is closed")
@@ -289,7 +293,8 @@ def spawn(argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mappin
     execve; `go()` lets it run.
 
     Who it is: `uid_map`, `gid_map`: {inside: outside} or (inside, outside, count) tuples; without them container root is
-    nobody (if the caller is root) or the caller. `setgroups`: whether setgroups(2) stays allowed inside; None: where the
+    nobody (if the caller is root) or the caller. More than its own ids a caller without CAP_SETUID and CAP_SETGID gets from
+    newuidmap(1), which is run for it: rootless_maps() has its ranges. `setgroups`: whether setgroups(2) stays allowed inside; None: where the
     kernel lets it. `user`, `group`, `groups`: ids inside, or names that the caller's passwd(5) and group(5) know; without
     them root in a new or joined user namespace, and else the caller. `capabilities`: names from capabilities(7), exactly
     these in all five sets. `no_new_privs`.

@@ -33,26 +33,30 @@ class Reading(VerbBase):
         """The ifindex of a link."""
         raise NotImplementedError
 
-    def links(self, *, kind: Optional[str] = None, master: Optional[LinkLike] = None, stats: bool = True) -> List[Link]:
+    def links(self, *, kind: Optional[str] = None, master: Optional[LinkLike] = None, stats: bool = True,
+              netnsid: Optional[int] = None) -> List[Link]:
         """All links, those of a kind, or the ports of a master; the kernel picks. `stats`: with the counters of IPv6.
 
-        Raises ListChanged, as all lists do, if the list kept changing while it was read.
+        `netnsid`: those of the namespace that has this number here (nsids()); IFLA_TARGET_NETNSID. Raises ListChanged, as
+        all lists do, if the list kept changing while it was read.
         """
-        found = self._list(requests.list_links(kind=kind, master=self._index(master), stats=stats), Link)
+        found = self._list(requests.list_links(kind=kind, master=self._index_in(master, netnsid), stats=stats,
+                                               netnsid=netnsid), Link)
         return [link for link in found if kind in (None, link.kind)]    # of a kind it lacks, the kernel lists all
 
-    def link(self, link: LinkLike, *, timeout: Optional[float] = None) -> Link:
+    def link(self, link: LinkLike, *, netnsid: Optional[int] = None, timeout: Optional[float] = None) -> Link:
         """One link, read anew, by name, index or reference; a name as index_of() takes it. `timeout`: as of perform().
 
-        Raises NoSuchObject, UsageError for what can be no link. RTM_GETLINK; IFLA_IFNAME, IFLA_ALT_IFNAME
+        `netnsid`: in the namespace that has this number here. Raises NoSuchObject, UsageError for what can be no link. RTM_GETLINK; IFLA_IFNAME, IFLA_ALT_IFNAME
         <linux/if_link.h>.
         """
         if not isinstance(link, str):
-            return self._get(requests.get_link(index=self.index_of(link)), Link, timeout)
+            return self._get(requests.get_link(index=self._index_in(link, netnsid), netnsid=netnsid), Link, timeout)
         if kernel.is_altname(link):
-            payload = rtnl.LINK_BODY.encode(({}, {"alt_ifname": link}))
+            where = {} if netnsid is None else {"target_netnsid": netnsid}
+            payload = rtnl.LINK_BODY.encode(({}, {"alt_ifname": link, **where}))
             return self._get(Request(rtnl.RTM_GETLINK, 0, payload, f"get link {words(link)}"), Link, timeout)
-        request = requests.get_link(ifname=link)
+        request = requests.get_link(ifname=link, netnsid=netnsid)
         found = self._get(request, Link, timeout)
         if found.ifname != link:            # the kernel looks at altnames too
             raise NoSuchObject(errno.ENODEV, request.words)
@@ -62,9 +66,11 @@ class Reading(VerbBase):
         """The VLANs of every bridge and bridge port."""
         return [vlan for port in self._list(requests.list_bridge_vlans(), objects.Body) for vlan in objects.vlans(port)]
 
-    def addresses(self, link: Optional[LinkLike] = None, *, family: Union[None, int, str] = None) -> List[Address]:
-        """All IP addresses, or those of a link or family ("inet", "inet6"); the kernel picks."""
-        return self._list(requests.list_addresses(index=self._index(link), family=family), Address)
+    def addresses(self, link: Optional[LinkLike] = None, *, family: Union[None, int, str] = None,
+                  netnsid: Optional[int] = None) -> List[Address]:
+        """All IP addresses, or those of a link or family ("inet", "inet6"); the kernel picks. `netnsid`: as for links()."""
+        index = self._index_in(link, netnsid)
+        return self._list(requests.list_addresses(index=index, family=family, netnsid=netnsid), Address)
 
     def routes(self, *, family: Union[None, int, str] = None, table: Optional[int] = None,
                oif: Optional[LinkLike] = None, protocol: Optional[int] = None,

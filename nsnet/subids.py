@@ -11,7 +11,6 @@ import os
 import pwd
 import stat
 import struct
-import subprocess
 from typing import FrozenSet, Iterable, NamedTuple, Optional, Tuple
 
 from nsnet import idmap, kernel
@@ -170,6 +169,8 @@ def _file_capabilities(path: str) -> int:
 
 
 def _run(kind: Kind, program: str, pid: int, ranges: Ranges, timeout: float) -> None:
+    import subprocess                   # here: few callers come this far, and it is slow to import
+
     numbers = [str(number) for item in ranges for number in item]
     try:
         done = subprocess.run([program, str(pid), *numbers], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

@@ -82,8 +82,12 @@ class VerbBase:
         found = link.attrs.get("target_netnsid") if isinstance(link, Link) else None
         if found not in (None, netnsid):
             raise UsageError(f"{words(link)}: expected netnsid {found}, it was read from there")
-        if netnsid is None or not isinstance(link, str):
+        if netnsid is None:
             return self._index(link)
+        if link is None:
+            return 0
+        if not isinstance(link, str):           # an index or a reference, as that namespace has it
+            return positive(link if isinstance(link, int) else link.index)
         if not 1 <= len(link) <= 15:
             raise UsageError(f"link {link!r}: expected a Link, an ifindex or a name of 1 to 15 bytes")
         request = requests.get_link(ifname=link, netnsid=netnsid)

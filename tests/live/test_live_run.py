@@ -58,7 +58,12 @@ def run_sh(state, script, *words, **options):
 
 def listener(state, *listens, words=(), **options):
     """`nsnet run` of a listener, as a `with` block's Running."""
-    return Running(None, state, "run", "--map-own", *words, "--", *PYTHON, "-c", LISTENER, *listens, **options)
+    return Running(None, state, "run", "--map-own", *words, "--", *listening(*listens), **options)
+
+
+def listening(*listens):
+    """The command: signals to handle, those below 0 to ignore, or words."""
+    return [*PYTHON, "-c", LISTENER, *(str(int(one)) if isinstance(one, int) else one for one in listens)]
 
 
 def child_of(pid):
@@ -478,7 +483,7 @@ class AtTerminal(Running):
 
 @pytest.mark.parametrize("words", [(), ("--terminal",), PID, ("--terminal", *PID)], ids=str)
 def test_a_key_at_the_terminal_reaches_the_command_once(state, words):
-    with AtTerminal(state, *words, "--", *PYTHON, "-c", LISTENER, signal.SIGINT, signal.SIGQUIT) as shell:
+    with AtTerminal(state, *words, "--", *listening(signal.SIGINT, signal.SIGQUIT)) as shell:
         shell.until("ready")
         shell.press(b"\x03")
         assert shell.line() == "SIGINT\n"
@@ -491,7 +496,7 @@ def test_a_key_at_the_terminal_reaches_the_command_once(state, words):
 @pytest.mark.parametrize("words, status", [((), 130), (("--terminal",), 130), (PID, 137), (("--terminal", *PID), 137)],
                          ids=str)
 def test_ctrl_c_ends_a_command_that_does_not_handle_it(state, words, status):
-    with AtTerminal(state, *words, "--", *PYTHON, "-c", LISTENER) as shell:
+    with AtTerminal(state, *words, "--", *listening()) as shell:
         shell.until("ready")
         shell.press(b"\x03")
         assert shell.line() == f"ended {status}\n"
@@ -499,7 +504,7 @@ def test_ctrl_c_ends_a_command_that_does_not_handle_it(state, words, status):
 
 @pytest.mark.parametrize("words", [(), ("--terminal",), PID, ("--terminal", *PID)], ids=str)
 def test_ctrl_z_stops_both_and_fg_continues_both(state, words):
-    with AtTerminal(state, *words, "--", *PYTHON, "-c", LISTENER, signal.SIGUSR1) as shell:
+    with AtTerminal(state, *words, "--", *listening(signal.SIGUSR1)) as shell:
         shell.until("ready")
         for _ in range(2):
             shell.press(b"\x1a")
@@ -511,7 +516,7 @@ def test_ctrl_z_stops_both_and_fg_continues_both(state, words):
 
 
 def test_a_command_that_does_not_stop_at_ctrl_z_does_not_stop_us(state):
-    with AtTerminal(state, "--terminal", "--", *PYTHON, "-c", LISTENER, signal.SIGTSTP, signal.SIGINT) as shell:
+    with AtTerminal(state, "--terminal", "--", *listening(signal.SIGTSTP, signal.SIGINT)) as shell:
         shell.until("ready")
         shell.press(b"\x1a")
         assert shell.line() == "SIGTSTP\n"

@@ -17,8 +17,9 @@ import time
 import traceback
 
 import pytest
-from live_helpers import CLONE_NEWUSER, IS_ROOT, LIBC, PATIENCE, check, which
+from live_helpers import CLONE_NEWUSER, IS_ROOT, LIBC, PATIENCE, check, children, which
 
+import nsnet
 from nsnet import idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
 from nsnet.subids import GID, UID
@@ -431,3 +432,33 @@ def test_a_program_that_cannot_be_run_is_an_error(tmp_path):
 def test_the_real_programs_are_found_without_a_path(kind, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert os.path.basename(subids.find_program(kind)) == kind.program
+
+
+# --- spawn uses them ---
+
+@needs_ranges
+def test_spawn_gives_an_ordinary_user_its_rootless_maps(as_user):
+    def work():
+        uids, gids = nsnet.rootless_maps()
+        script = "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; grep -E '^(Uid|Gid|Groups)' /proc/self/status"
+        with nsnet.spawn(["/bin/sh", "-c", script], new={"user", "net", "pid"}, uid_map=uids, gid_map=gids, user=5, group=6,
+                         groups=[7, 8], stdout=nsnet.PIPE) as process:
+            text = process.communicate()[0].decode()
+        return [uids, gids, text]
+    uids, gids, text = as_user(work)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[:len(uids)] == [[str(number) for number in item] for item in uids]
+    assert lines[len(uids):len(uids) + len(gids)] == [[str(number) for number in item] for item in gids]
+    assert lines[-4] == ["allow"]
+    assert [line[1:] for line in lines[-3:]] == [["5"] * 4, ["6"] * 4, ["7", "8"]]
+
+
+@needs_files
+def test_spawn_refuses_what_is_not_the_users_and_leaves_nothing(as_user):
+    def work():
+        try:
+            nsnet.spawn(["/bin/true"], new={"user"}, uid_map=[(0, 99999, 2)], gid_map={0: os.getgid()})
+        except UsageError as error:
+            return [str(error), sorted(children())]
+    said, left = as_user(work)
+    assert "99999 is neither the caller's own id" in said and left == []

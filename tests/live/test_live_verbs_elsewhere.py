@@ -11,7 +11,7 @@ import pytest
 import nsnet
 from live_helpers import go_inside, ifnames, ip, ip_link
 from nsnet import requests, rtnl
-from nsnet.objects import Address, Link
+from nsnet.objects import Link
 from verb_helpers import act, pair, refused_by_kernel    # noqa: F401
 
 NSID = 7
@@ -138,8 +138,9 @@ def test_what_was_read_from_there_is_not_taken_for_what_is_here(playground, othe
     other.add_ifb("it0")
     (found,) = [link for link in read(playground, requests.list_links(netnsid=NSID), Link) if link.ifname == "it0"]
     for odd in (lambda net: net.del_link(found), lambda net: net.del_link(found, netnsid=8),
-                lambda net: net.set_link(found, up=True), lambda net: net.add_macvlan("it1", found)):
-        with pytest.raises(nsnet.UsageError, match="expected netnsid 7, it was read from there"):
+                lambda net: net.set_link(found, up=True), lambda net: net.add_macvlan("it1", found),
+                lambda net: net.add_address(found, "10.0.0.1/24"), lambda net: net.add_altname(found, "alt")):
+        with pytest.raises(nsnet.UsageError, match="netnsid 7"):
             act(odd)
     act(lambda net: net.del_link(found, netnsid=NSID))
     assert "it0" not in ifnames(other)
@@ -160,12 +161,17 @@ def test_the_lower_link_may_be_in_the_namespace_of_a_number(playground, other, a
 
 def test_links_and_addresses_there_are_listed_from_here(playground, other):
     other.add_address(other.add_ifb("it0", up=True), "10.7.0.1/24")
-    found = read(playground, requests.list_links(netnsid=NSID, stats=False), Link)
+    found = playground.links(netnsid=NSID, stats=False)
     assert sorted(link.ifname for link in found) == ifnames(other)
     assert {link.attrs["target_netnsid"] for link in found} == {NSID}
-    (one,) = read(playground, requests.get_link(ifname="it0", netnsid=NSID), Link)
-    assert (one.ifname, one.index) == ("it0", other.link("it0").index)
-    (address,) = read(playground, requests.list_addresses(netnsid=NSID, family="inet"), Address)
+    assert [link.ifname for link in playground.links(netnsid=NSID, kind="ifb")] == ["it0"]
+    index = other.link("it0").index
+    for name in ("it0", index, found[0]._replace(header=found[0].header._replace(index=index))):
+        one = playground.link(name, netnsid=NSID)
+        assert (one.ifname, one.index) == ("it0", index)
+    with pytest.raises(nsnet.NoSuchObject):
+        playground.link("it1", netnsid=NSID)
+    (address,) = playground.addresses("it0", netnsid=NSID, family="inet")
     assert address.address == "10.7.0.1/24" and address.attrs["target_netnsid"] == NSID
     assert ip(other, "address", "show", "dev", "it0")[0]["addr_info"][0]["local"] == "10.7.0.1"
 
