@@ -164,6 +164,8 @@ class Job:
         if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
             setgroups = ((bool(powers & _CAP_SETGID) or (self.by_program and idmap.beyond_own(gids, os.getegid())))
                          and kernel.read_file("/proc/self/setgroups").strip() != "deny")
+        elif setgroups and self.by_program and not idmap.beyond_own(gids, os.getegid()):
+            raise UsageError("setgroups True: expected more than one's own gid in gid_map, newgidmap(1) denies it then")
         deny = not setgroups or joining_user
         if several and deny:
             raise UsageError(f"groups {several}: expected none, setgroups(2) is denied in this user namespace")

@@ -256,12 +256,11 @@ def _who() -> str:
 def _read(path: str) -> str:
     """A file of /etc or /proc, as it is; empty if there is none."""
     try:
-        with open(path, "rb") as file:
-            return file.read().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
+        return kernel.read_file(path)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
         return ""
-    except OSError as error:
-        raise KernelError(error.errno or errno.EIO, f"read {path}") from None
 
 
 def _one_line(words: bytes) -> str:

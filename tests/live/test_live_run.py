@@ -342,7 +342,7 @@ def test_which_namespaces_are_new(state, words, new):
 
 
 def test_namespaces_that_are_joined(state):
-    with listener(state, signal.SIGUSR1) as runner:
+    with listener(state, signal.SIGUSR1, words=["--kill-with-parent"]) as runner:
         runner.until("ready")
         pid = child_of(runner.pid)
         joins = [word for kind in ("user", "net") for word in ("--join", f"{kind}=/proc/{pid}/ns/{kind}")]
@@ -468,8 +468,8 @@ class AtTerminal(Running):
     def __init__(self, state, *words):
         self.keys, terminal = pty.openpty()
         try:
-            super().__init__(None, state, argv=[*PYTHON, "-c", SHELL, *nsnet_argv("run", "--map-own", *words)],
-                             preexec=lambda: os.dup2(terminal, 0))
+            argv = nsnet_argv("run", "--map-own", "--kill-with-parent", *words)
+            super().__init__(None, state, argv=[*PYTHON, "-c", SHELL, *argv], preexec=lambda: os.dup2(terminal, 0))
         finally:
             os.close(terminal)
 
