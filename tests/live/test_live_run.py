@@ -41,6 +41,17 @@ while True:
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """A shell makes its background jobs ignore SIGINT and SIGQUIT; what we start is not to inherit that."""
+    ignored = [number for number in (*SENT_ON, signal.SIGTSTP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def call(state, *words, env=None, **options):
     """`nsnet WORDS` to its end."""
     return subprocess.run(nsnet_argv(*words), env=environment(state, **(env or {})), timeout=60, text=True,

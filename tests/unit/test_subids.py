@@ -46,7 +46,7 @@ def nothing_runs(monkeypatch):
     def run(*_, **__):
         raise AssertionError("a program was run")
 
-    monkeypatch.setattr(subids.subprocess, "run", run)
+    monkeypatch.setattr("subprocess.run", run)
 
 
 def kernel_error(function, *arguments, **options):
