@@ -1,4 +1,4 @@
-"""`python -m bench setup|teardown|codec|dump|all`: options in, tables or JSON out."""
+"""`python -m bench setup|teardown|codec|launch|dump|all`: options in, tables or JSON out."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ except ImportError as error:
 ROUNDS, WARM_UP = 60, 3
 QUICK_ROUNDS, QUICK_WARM_UP = 10, 1
 LINKS, QUICK_LINKS = 1000, 100
+SIZES, QUICK_SIZES = [50, 1024, 4096], [50, 500]
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -21,7 +22,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     options = parser().parse_args(argv)
     plan = measure.Plan(options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS),
                         QUICK_WARM_UP if options.quick else WARM_UP,
-                        options.links or (QUICK_LINKS if options.quick else LINKS), options.peers)
+                        options.links or (QUICK_LINKS if options.quick else LINKS), options.peers,
+                        options.sizes or (QUICK_SIZES if options.quick else SIZES), options.huge_pages)
     wanted = list(scenarios.SCENARIOS) if options.scenario == "all" else [options.scenario]
     try:
         machine = measure.machine()
@@ -32,8 +34,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    except stage.FloorMissing as error:
-        print(f"bench: the floor gave way while it was measured: {error}", file=sys.stderr)
+    except stage.GaveWay as error:
+        print(f"bench: a program gave way while it was measured: {error}", file=sys.stderr)
         return 1
     except (nsnet.NsnetError, OSError, contest.Disagreement) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -52,8 +54,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("scenario", choices=[*scenarios.SCENARIOS, "all"])
     made.add_argument("--rounds", type=positive, metavar="N", help=f"of each side, in turns ({ROUNDS})")
     made.add_argument("--quick", action="store_true",
-                      help=f"{QUICK_ROUNDS} rounds, {QUICK_LINKS} links: for a first look")
+                      help=f"{QUICK_ROUNDS} rounds, {QUICK_LINKS} links, small parents: for a first look")
     made.add_argument("--links", type=positive, metavar="N", help=f"veth links in the dump ({LINKS})")
+    made.add_argument("--sizes", type=sizes, metavar="MIB", help="resident memory of the parents that launch,"
+                      f" separated by commas ({','.join(map(str, SIZES))}; quick: {','.join(map(str, QUICK_SIZES))});"
+                      " what does not fit in the memory that is available is left out")
+    made.add_argument("--huge-pages", action="store_true", help="for the parents that launch, instead of small ones")
     made.add_argument("--peers", type=names, metavar="NAMES", default=list(peers.PEERS),
                       help="of the codec and the dump, separated by commas, or none"
                            f" ({','.join(peers.PEERS)}); one that is not there is left out")
@@ -66,6 +72,10 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def sizes(text: str) -> List[int]:
+    return [positive(size) for size in text.split(",")]
 
 
 def names(text: str) -> List[str]:

@@ -7,15 +7,13 @@ statistics are measure.py's, printing is __main__.py's choice.
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import nsnet
 from bench import syscalls
 from bench.measure import TOTAL, Plan, Progress, Result, Round, Row, disturbance, interleave, lines, spread
-from bench.stage import CycleFloor, FloorMissing, Stage
+from bench.stage import CHECKOUT, CycleFloor, FloorMissing, Stage
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 SETTLE = 0.1            # seconds behind each teardown: the kernel takes the ended namespace apart in its own time, and
                         # the locks that it holds meanwhile would be measured in the next round
 

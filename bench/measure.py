@@ -18,12 +18,16 @@ T = TypeVar("T")
 
 
 class Plan(NamedTuple):
-    """What was asked for: how many rounds, and for the scenarios that know them how many links and which peers."""
+    """What was asked for: how many rounds, and for the scenarios that know them how many links, which peers, and how
+    big (MiB) the programs are that launch, with huge pages or without.
+    """
 
     rounds: int
     warm_up: int
     links: int
     peers: Sequence[str]
+    sizes: Sequence[int]
+    huge_pages: bool
 
 
 class Spread(NamedTuple):

@@ -11,12 +11,13 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence
 
 import nsnet
 from bench.measure import TOTAL, Round
 
-FLOORS = Path(__file__).resolve().parent / "floor"
+CHECKOUT = Path(__file__).resolve().parent.parent
+FLOORS = CHECKOUT / "bench" / "floor"
 PIPES: Dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 MEMORY = "/dev/shm"
 
@@ -25,11 +26,53 @@ class FloorMissing(Exception):
     """There is nothing to compare with, and why."""
 
 
-class Floor:
-    """A C program, compiled and waiting: a line in, an answer out. Raises FloorMissing, which says why it is not there.
+class GaveWay(Exception):
+    """A program that was asked did not answer, and why."""
 
-    `start` makes a process of it, with pipes.
-    """
+
+class Program:
+    """A process that waits: a line in, an answer out. `name`: for errors. `process`: with pipes. Raises GaveWay."""
+
+    def __init__(self, name: str, process: Any):
+        self._name, self._process = name, process
+
+    def ask(self, what: str) -> Round:
+        """What the steps took, as it says in one line."""
+        words = [word.partition("=") for word in self._line(what).split()]
+        steps = {step: int(taken) / 1000 for step, _, taken in words}
+        return {**steps, TOTAL: sum(steps.values())}
+
+    def show(self, what: str) -> List[List[str]]:
+        """The words of each line of an answer that ends with an empty one."""
+        line, rows = self._line("show " + what), []
+        while line != "\n":
+            rows.append(line.split())
+            line = self._next()
+        return rows
+
+    def _line(self, what: str) -> str:
+        with suppress(BrokenPipeError):             # it has ended: then there is no answer either
+            self._process.stdin.write(what.encode() + b"\n")
+            self._process.stdin.flush()
+        return self._next()
+
+    def _next(self) -> str:
+        line = self._process.stdout.readline().decode()
+        if not line:
+            reason = self._process.stderr.read().decode().strip()
+            raise GaveWay(f"{self._name} failed: {reason or 'without a word'}")
+        return line
+
+    def close(self) -> None:
+        """It ends at the end of its input, its children with it, and their namespaces with them."""
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with suppress(BrokenPipeError):         # it gave up, and what was asked is still in the buffer
+                stream.close()
+        self._process.wait()
+
+
+class Floor(Program):
+    """A C program, compiled and started by `start`, with pipes. Raises FloorMissing, which says why it is not there."""
 
     SOURCE = ""
 
@@ -42,43 +85,19 @@ class Floor:
                                 str(FLOORS / self.SOURCE)], stderr=subprocess.PIPE, universal_newlines=True)
         if built.returncode:
             raise FloorMissing("gcc failed: " + (built.stderr.strip().splitlines() or ["silently"])[0])
-        self._process = start(self.path)
+        super().__init__(self.SOURCE, start(self.path))
         try:
             self.warm()
-        except FloorMissing:
+        except GaveWay as error:
+            self.close()
+            raise FloorMissing(str(error)) from None
+        except BaseException:
             self.close()
             raise
 
     def warm(self) -> None:
         """Do everything once, to see that it can."""
         raise NotImplementedError
-
-    def ask(self, what: str) -> Round:
-        """What the steps took, as it says in one line."""
-        answer = self.say(what).readline().decode()
-        self.expect(answer)
-        steps = {step: int(taken) / 1000 for step, _, taken in (word.partition("=") for word in answer.split())}
-        return {**steps, TOTAL: sum(steps.values())}
-
-    def say(self, what: str) -> IO[bytes]:
-        """Where the answer to a line will come."""
-        with suppress(BrokenPipeError):             # it has ended: then there is no answer either
-            self._process.stdin.write(what.encode() + b"\n")
-            self._process.stdin.flush()
-        return self._process.stdout
-
-    def expect(self, answer: str) -> None:
-        """Raise FloorMissing if there was no answer."""
-        if not answer:
-            reason = self._process.stderr.read().decode().strip()
-            raise FloorMissing(f"{self.SOURCE} failed: {reason or 'without a word'}")
-
-    def close(self) -> None:
-        """It ends at the end of its input, its child with it, and their namespaces with them."""
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with suppress(BrokenPipeError):         # it gave up, and what was asked is still in the buffer
-                stream.close()
-        self._process.wait()
 
 
 class CycleFloor(Floor):
@@ -101,7 +120,10 @@ class CycleFloor(Floor):
 
 
 class ListFloor(Floor):
-    """The floor of reading links, in a network namespace that it is started in."""
+    """The floor of reading links, in a network namespace that it is started in: `show` gives the fields of each.
+
+    It is asked for "list", "lean" or "one INDEX".
+    """
 
     SOURCE = "list.c"
 
@@ -111,15 +133,17 @@ class ListFloor(Floor):
     def warm(self) -> None:
         self.ask("list")
 
-    def show(self, what: str) -> List[List[str]]:
-        """The fields of each link: what it reads when it is asked for "list", "lean" or "one INDEX"."""
-        stream, rows = self.say("show " + what), []
-        while True:
-            line = stream.readline().decode()
-            self.expect(line)
-            if line == "\n":
-                return rows
-            rows.append(line.split())
+
+class LaunchFloor(Floor):
+    """The floor of launching. `probe`: what it executes when it is to show where its children are."""
+
+    SOURCE = "launch.c"
+
+    def __init__(self, directory: str, probe: Sequence[str]):
+        super().__init__(directory, lambda path: subprocess.Popen([path, *probe], **PIPES))
+
+    def warm(self) -> None:
+        self.ask("new")
 
 
 def run_inside(netns: nsnet.Netns, argv: Sequence[str], **options: Any) -> nsnet.Process:

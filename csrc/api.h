@@ -165,6 +165,7 @@ struct nsnet_report {
 };
 
 int nsnet_has_image(void);
+int nsnet_capabilities(uint64_t *effective);
 int nsnet_spawn(struct nsnet_spawn *job);
 int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step);
 int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report);

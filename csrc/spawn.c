@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
 #include <linux/sched.h>
 #include <poll.h>
@@ -72,6 +73,19 @@ int nsnet_has_image(void)
 #else
 	return 0;
 #endif
+}
+
+/* The calling thread's, bit n for capability n. */
+int nsnet_capabilities(uint64_t *effective)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	long err = raw_syscall2(SYS_capget, &header, data);
+
+	if (err < 0)
+		return (int)err;
+	*effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	return 0;
 }
 
 /* --- the job as bytes --------------------------------------------------------------------------------------------- */

@@ -248,9 +248,10 @@ def _candidates(argv: Tuple, env: Optional[Mapping], cwd: Optional[str], foreign
 
 
 def _environment(env: Optional[Mapping]) -> List[bytes]:
-    items = os.environb.items() if env is None else env.items()
+    if env is None:                     # these were entries of an environment before
+        return [key + b"=" + value for key, value in os.environb.items()]
     result = []
-    for key, value in items:
+    for key, value in env.items():
         try:
             entry = os.fsencode(key) + b"=" + os.fsencode(value)
         except (TypeError, UnicodeEncodeError):

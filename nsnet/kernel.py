@@ -442,11 +442,12 @@ def read_file(path: str) -> str:
 
 
 def effective_capabilities() -> int:
-    """The calling thread's effective capabilities in its own user namespace, bit n for capability n (proc(5))."""
-    for line in read_file("/proc/thread-self/status").splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    raise KernelError(errno.ENODATA, "capabilities", "/proc/thread-self/status has no CapEff")
+    """The calling thread's effective capabilities in its own user namespace, bit n for capability n (capget(2))."""
+    found = ffi.new("uint64_t *")
+    error = lib.nsnet_capabilities(found)
+    if error < 0:
+        raise KernelError(-error, "capabilities")
+    return found[0]
 
 
 def proc_pid(pidfd: int) -> int:

@@ -374,7 +374,12 @@ class _explained:
 def _end_of(returncode: Optional[int]) -> str:
     if returncode is None:
         return "how is not known"
-    return f"status {returncode}" if returncode >= 0 else f"{signal.Signals(-returncode).name}"
+    if returncode >= 0:
+        return f"status {returncode}"
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:                  # a real-time signal
+        return f"signal {-returncode}"
 
 
 class _Talk:

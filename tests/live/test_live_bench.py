@@ -1,7 +1,9 @@
 """`python -m bench` in brief: its scenarios run, and what they print and write is what it says it is."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -59,6 +61,44 @@ def test_dump_compares_with_whoever_is_there(state):
         assert all(line["ratio_to_floor"] for line in result["lines"])
 
 
+def test_launch_takes_turns_at_every_size_and_says_the_ratios(state):
+    """8 MiB is less than a Python program has: what it really has is said. No time is judged here."""
+    result = measured(state, "launch", "--sizes", "32,8")
+    present, missing = sides(result)
+    assert {"nsnet", "os.fork", "subprocess"} <= present
+    assert present | missing == {"nsnet", "os.fork", "subprocess", "unshare", "floor"}
+    assert ("unshare" in missing) == (shutil.which("unshare") is None)
+    tasks = {line["task"] for line in result["lines"]}
+    assert {task.partition(",")[0] for task in tasks} == {"8 MiB", "32 MiB"} and len(tasks) == 6
+    assert result["parents"]["32 MiB"]["VmRSS"] >= 31 << 10 and result["parents"]["8 MiB"]["VmPTE"] > 0
+    for ratios in (result["ratios"], result["ratios_of_quickest"]):
+        assert set(ratios) == {"growth", "fork_to_nsnet"} and all(ratio > 0 for ratio in ratios.values())
+    assert any(note.startswith("nsnet's launch at 32 MiB / at 8 MiB: ") for note in result["notes"])
+
+
+def test_a_parent_that_does_not_fit_is_left_out(state):
+    result = measured(state, "launch", "--sizes", f"8,{1 << 30}")
+    assert f"{1 << 20} GiB" in result["missing"] and set(result["parents"]) == {"8 MiB"}
+    assert set(result["ratios"]) == {"fork_to_nsnet"}
+    code, _, err = bench(state, "launch", "--sizes", str(1 << 30))
+    assert code == 1 and "no parent fits" in err and "Traceback" not in err
+    code, _, err = bench(state, "launch", "--sizes", "8,none")
+    assert code == 2 and "8,none" in err
+
+
+def test_an_interrupted_launch_leaves_no_process(state):
+    """The parents are programs of their own, and the interrupt reaches the bench alone."""
+    with subprocess.Popen([sys.executable, "-m", "bench", "launch", "--sizes", "8,32"], cwd=TREE,
+                          env=environment(state), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as running:
+        assert "round 1 of" in running.stderr.readline()
+        parents = children(running.pid)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 130 and out == "" and "bench: interrupted" in err and "Traceback" not in err
+    assert len(parents) >= 2 and not any(os.path.exists(f"/proc/{pid}") for pid in parents)
+
+
 def test_what_is_missing_is_named_and_no_error(state):
     """An empty PATH: neither `ip` nor a compiler."""
     result = measured(state, "dump", "--links", "4", "--peers", "ip", PATH="")
@@ -86,3 +126,8 @@ def test_a_table_says_what_it_is_about_and_no_link_is_left(state):
 def links_here():
     with open("/proc/net/dev", encoding="ascii") as file:
         return [line.partition(":")[0].strip() for line in file.readlines()[2:]]
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return file.read().split()
