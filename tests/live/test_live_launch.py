@@ -16,8 +16,8 @@ import time
 import pytest
 
 import nsnet
-from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, environment, has_ended, is_gone, namespace_of, needs_root,
-                          read_inside)
+from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, environment, has_ended, is_gone, namespace_of, needs,
+                          needs_root, read_inside)
 from nsnet import clone
 
 CAT, SH = ["/bin/cat"], "/bin/sh"
@@ -444,47 +444,72 @@ def test_an_interrupt_at_any_moment_leaves_no_child():
 
 # --- the parent dies ---
 
-def test_a_parent_killed_at_any_system_call_leaves_no_orphan(tmp_path):
-    """SIGKILL at each system call of a launch, by strace: the child ends too if it had not begun, or if that was asked for."""
-    import shutil
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    mark = f"nsnet-mark-{os.getpid()}"
-    script = ("import nsnet, sys, time\n"
-              "process = nsnet.spawn(['/bin/sleep', '60'], new={'user', 'net', 'pid'}, stdin=nsnet.DEVNULL, pdeathsig=9,"
-              f" env={{'MARK': '{mark}'}})\n"
-              "time.sleep(60)")
-    points = [(call, count) for call, several in (("clone3", 1), ("recvmsg", 5), ("sendto", 2), ("socketpair", 1), ("poll", 1),
-                                                  ("openat", 3), ("waitid", 1)) for count in range(1, several + 1)]
-    offsets = _calls_before(script, {call for call, _ in points}, tmp_path)
-    reached = 0
-    for call, count in points:
-        when = offsets.get(call, 0) + count
-        done = subprocess.run(["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
-                               f"inject={call}:signal=KILL:when={when}", sys.executable, "-c", script],
-                              env={**environment("/nonexistent"), "MARK": mark}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=PATIENCE) if when else None
-        reached += done is not None and done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE
-        while _marked(mark):
-            assert time.monotonic() < deadline, (call, count, _marked(mark))
-            time.sleep(0.01)
-    assert reached >= 8, reached
+LAUNCH = """
+import nsnet, os, time
+os.write(2, b"here")
+process = nsnet.spawn(["/bin/sleep", "60"], new={{"user", "net"{pid}}}, stdin=nsnet.DEVNULL, env={{"MARK": "{mark}"}}{options})
+os.write(2, b"there")
+time.sleep({stay})
+"""
 
 
-def _calls_before(script, calls, tmp_path):
-    """How often each system call is made before the launch begins."""
-    log = tmp_path / "log"
-    before = script.split("process =")[0] + "import os; os.write(2, b'here')"
-    subprocess.run(["strace", "-qq", "-o", str(log), "-e", "trace=" + ",".join(sorted(calls | {"write"})), sys.executable, "-c", before],
-                   env=environment("/nonexistent"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE)
-    counts = {}
-    for line in log.read_text().splitlines():
-        if 'write(2, "here"' in line:
-            break
+def _launch(inject, log, **fields):
+    """Run LAUNCH under strace, to its end; its own calls alone are counted, not the child's."""
+    script = LAUNCH.format(**fields)
+    return subprocess.run(["strace", "-qq", "-o", str(log), *inject, sys.executable, "-S", "-c", script],
+                          env={**environment("/nonexistent"), "PYTHONPATH": os.pathsep.join(filter(None, [str(TREE), *sys.path]))},
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=3 * PATIENCE)
+
+
+def _calls_of_a_launch(log):
+    """[(system call, how often it was made before)] between the two marks, in order."""
+    counts, found, inside = {}, [], False
+    for line in log.read_text(errors="replace").splitlines():
         call = line.split("(")[0]
+        if not call.isidentifier():
+            continue
+        if 'write(2, "here"' in line:
+            inside = True
+        elif 'write(2, "there"' in line:
+            return found
+        elif inside:
+            found.append((call, counts.get(call, 0)))
         counts[call] = counts.get(call, 0) + 1
-    return counts
+    return found
+
+
+@needs("strace")
+@pytest.mark.parametrize("with_parent", [True, False], ids=["the command goes too", "the command may stay"])
+def test_a_parent_killed_at_any_system_call_leaves_no_orphan(tmp_path, with_parent):
+    """SIGKILL at each system call of a launch, by strace. What is parked ends by itself; what runs, if that was asked for."""
+    mark = f"nsnet-mark-{os.getpid()}-{with_parent}"
+    fields = {"mark": mark, "pid": ', "pid"' if with_parent else "", "options": ", pdeathsig=9" if with_parent else ""}
+    _launch([], tmp_path / "log", stay=0, **fields)
+    calls = _calls_of_a_launch(tmp_path / "log")
+    assert len(calls) > 30, calls
+    _end_all(mark)
+    reached = 0
+    for call, before in calls if SOAK else calls[::6]:
+        done = _launch(["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={before + 1}"], tmp_path / "other", stay=60,
+                       **fields)
+        reached += done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while [name for _, name in _marked(mark) if with_parent or name != "sleep"]:
+            assert time.monotonic() < deadline, (call, before, _marked(mark))
+            time.sleep(0.01)
+        _end_all(mark)
+    assert reached >= len(calls if SOAK else calls[::6]) * 3 // 4, (reached, len(calls))
+
+
+def _end_all(mark):
+    """The commands that were left running on purpose."""
+    for pid, name in _marked(mark):
+        if name == "sleep":
+            os.kill(int(pid), signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while _marked(mark):
+        assert time.monotonic() < deadline, _marked(mark)
+        time.sleep(0.01)
 
 
 def _marked(mark):
