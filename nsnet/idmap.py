@@ -99,7 +99,7 @@ _NUMBER = re.compile(r"[ \t\v\f\r]*\+?(?:0[xX](?P<hex>[0-9a-fA-F]+)|0(?P<octal>[
 
 
 class Subordinate(NamedTuple):
-    """`count` ids from `start` that belong to the user of that login name or number: a line of /etc/subuid or subgid."""
+    """`count` ids from `start`, of the user with that login name or number: a line of /etc/subuid or subgid."""
 
     owner: str
     start: int
@@ -192,10 +192,9 @@ def rootless(own: int, subordinate: Iterable[Subordinate], what: str = "uid_map"
     size = len(text(ranges))
     for entry in subordinate:
         for start, end in _without(ranges, max(entry.start, 0), min(entry.start + entry.count, MAX_ID + 1)):
-            inside = ranges[-1].inside + ranges[-1].count
-            piece = Range(inside, start, min(end - start, MAX_ID + 1 - inside))
+            piece = Range(ranges[-1].inside + ranges[-1].count, start, end - start)
             size += len(text([piece]))
-            if piece.count < 1 or len(ranges) == MAX_LINES or size > MAX_BYTES:
+            if len(ranges) == MAX_LINES or size > MAX_BYTES:
                 return check(ranges, what)
             ranges.append(piece)
     return check(ranges, what)
