@@ -12,6 +12,7 @@ from nsnet import kernel, objects, requests, rtnl
 from nsnet.errors import ListChanged, NoSuchObject, OutcomeUnknown, UsageError
 from nsnet.exchange import Outcome, Request
 from nsnet.objects import (Address, Filter, Link, Neighbour, Nexthop, NsId, Qdisc, Route, Rule, TrafficClass, Vlan)
+from nsnet.requests.common import positive
 from nsnet.verbs import LinkLike, words
 from nsnet.verbs.base import VerbBase
 
@@ -51,7 +52,8 @@ class Reading(VerbBase):
         <linux/if_link.h>.
         """
         if not isinstance(link, str):
-            return self._get(requests.get_link(index=self._index_in(link, netnsid), netnsid=netnsid), Link, timeout)
+            index = self.index_of(link) if netnsid is None else positive(self._index_in(link, netnsid))
+            return self._get(requests.get_link(index=index, netnsid=netnsid), Link, timeout)
         if kernel.is_altname(link):
             where = {} if netnsid is None else {"target_netnsid": netnsid}
             payload = rtnl.LINK_BODY.encode(({}, {"alt_ifname": link, **where}))

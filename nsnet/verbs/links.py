@@ -360,7 +360,8 @@ class LinkVerbs(VerbBase):
         self._run(requests.set_xdp(self.netns.index_of(link), words(link), -1 if prog_fd is None else prog_fd, mode))
 
     def add_altname(self, link: LinkLike, altname: str) -> None:
-        """Give a link another name, of up to 127 bytes, for `ip` and others: verbs here know a link by its ifname alone.
+        """Give a link another name, of up to 127 bytes. Verbs take one of 16 bytes or more for the link; a shorter one is for
+        `ip` and others, and is never taken for an ifname.
 
         Raises AlreadyExists. RTM_NEWLINKPROP; ip-link(8).
         """
