@@ -1,6 +1,7 @@
 """Verbs for queueing disciplines, classes and filters. Rates in bytes per second, sizes in bytes, times in seconds."""
 
 import errno
+import os
 from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import requests
@@ -9,6 +10,7 @@ from nsnet.requests.tc import get_parent, is_there, makes_class
 from nsnet.verbs.base import LinkLike, VerbBase, words
 
 Handle = Union[int, str]            # "1:10" in hex, "root", "ingress", "egress", or major << 16 | minor
+_ROOT_MAJOR = 0x8001                # where the kernel begins when it chooses (qdisc_alloc_handle())
 
 
 class TrafficControlVerbs(VerbBase):
@@ -22,9 +24,13 @@ class TrafficControlVerbs(VerbBase):
         `peakrate` and `mtu`. "htb": `default`, the class for what no filter picks, as "1:30" or its minor number; `rate2quantum`.
         Rates are bytes a second (125_000 is tc's 1mbit), `burst`, `limit` and `mtu` bytes, `latency` seconds.
         "ingress" and "clsact": none; these are where filters hang. Other kinds: `options`, the bytes of TCA_OPTIONS.
-        Raises AlreadyExists, NotSupported if this kernel lacks the kind, UsageError for an option that the kind does
+        `handle`: "8001:" by default, or for what is below a class a random one; for without any the kernel would put it in
+        the place of one of another kind. Raises AlreadyExists, NotSupported if this kernel lacks the kind, UsageError for an option that the kind does
         not have. RTM_NEWQDISC; tc(8).
         """
+        if not handle and kind not in ("ingress", "clsact"):
+            major = _ROOT_MAJOR if parent == "root" else _ROOT_MAJOR + 1 + int.from_bytes(os.urandom(2), "little") % 0x7FF0
+            handle = f"{major:x}:"
         self._run(requests.add_qdisc(self.netns.index_of(link), words(link), kind, handle_=handle, parent=parent,
                                      options=options))
 

@@ -54,6 +54,25 @@ def packets(netns, link):
 
 # --- queueing disciplines ---
 
+@pytest.mark.parametrize("first, second", [("tbf", "htb"), ("htb", "tbf"), ("tbf", "tbf")])
+def test_one_of_another_kind_is_not_replaced_without_a_word(playground, pair, act, first, second):
+    """As it would be by a request without a handle, with all its classes."""
+    options = {"tbf": {"rate": MBIT, "burst": 10000, "latency": 0.05}, "htb": {"default": 0x20}}
+    playground.add_qdisc("left", first, **options[first])
+    if first == "htb":
+        playground.add_class("left", "htb", classid="8001:10", parent="8001:", rate=MBIT)
+    before = tc(playground, "qdisc", "show", "dev", "left"), tc_classes(playground, "left")
+    refused_by_kernel(nsnet.AlreadyExists, lambda: act(lambda net: net.add_qdisc("left", second, **options[second])))
+    assert (tc(playground, "qdisc", "show", "dev", "left"), tc_classes(playground, "left")) == before
+
+
+def test_a_leaf_is_not_replaced_without_a_word(playground, shaped, act):
+    act(lambda net: net.add_qdisc("left", "tbf", parent="1:10", rate=MBIT, burst=10000, latency=0.05))
+    with pytest.raises(nsnet.AlreadyExists):
+        act(lambda net: net.add_qdisc("left", "htb", parent="1:10"))
+    assert sorted(kinds(playground, "left")) == ["htb", "tbf"]
+
+
 def test_a_token_bucket_is_made_as_asked(playground, pair, act):
     act(lambda net: net.add_qdisc("left", "tbf", rate=MBIT, burst=10000, latency=0.05))
     seen = qdisc(playground, "left", "tbf")
