@@ -31,7 +31,7 @@ enum nsnet_step {
 	NSNET_STEP_SETUID,
 	NSNET_STEP_SETSID,
 	NSNET_STEP_KEYRING,
-	NSNET_STEP_RLIMIT,
+	NSNET_STEP_OOM_SCORE_ADJ,
 	NSNET_STEP_CHDIR,
 	NSNET_STEP_UMASK,
 	NSNET_STEP_CAPABILITIES,
@@ -99,6 +99,7 @@ struct nsnet_spawn {
 	struct nsnet_ns_join *joins;	/* entered first; a user namespace before the others where that helps */
 	size_t n_joins;
 	uint64_t new_flags;		/* CLONE_NEW* */
+	int moves_pid;			/* by a second clone, as joined and new pid namespaces and new time namespaces need it */
 	const char *uid_map;		/* written by the child itself, in CLONE_NEWUSER; NULL: the parent is asked to */
 	const char *gid_map;
 	int socket_family;		/* a socket to be opened in there and passed up; -1: none */
@@ -117,8 +118,8 @@ struct nsnet_spawn {
 	const char *cwd;		/* NULL: inherit */
 	struct nsnet_fd_move *moves;	/* the only descriptors it keeps; sorted by target */
 	size_t n_moves;
-	const struct nsnet_rlimit *rlimits;
-	size_t n_rlimits;
+	const struct nsnet_rlimit *stack_limit;	/* set before the first execve, whose arguments it bounds; NULL: inherit */
+	const char *oom_score_adj;	/* in the format of /proc/PID/oom_score_adj; NULL: inherit */
 	int umask;			/* -1: inherit */
 
 	/* who it is */
@@ -141,6 +142,8 @@ struct nsnet_spawn {
 	int pidfd;
 	int channel;			/* our end: reports come up, "go" goes down, end of file is exec or death */
 	int passed_fd;			/* what came with the last report */
+	int parent_fd;			/* the child's own: a pidfd of its parent */
+	int moved;			/* whether the second clone has been heard of */
 	int owner;			/* the pid of the process that has to do with it */
 	int step;			/* where it failed */
 	int ended;			/* 1: collected, see status; 2: collected by somebody else, who knows the status */
@@ -157,11 +160,12 @@ enum nsnet_stage {
 	NSNET_STAGE_RUNNING
 };
 
-/* What the child says. The child that has come to a namespace by a second clone says so with NSNET_STEP_MOVED and its
- * pidfd, and is another process from then on. */
+/* What the child says. The child that comes to a namespace by a second clone says so with NSNET_STEP_MOVED, the pidfd and the
+ * pid of its second self, and ends. */
 struct nsnet_report {
 	int step;
 	int error;			/* errno, positive; 0: it has come that far */
+	int pid;
 };
 
 int nsnet_has_image(void);

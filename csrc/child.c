@@ -23,23 +23,27 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
+#include <linux/magic.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
 #include <net/if.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/vfs.h>
 
 #include "child.h"
 #include "rawsys.h"
 
 #define LAST_SIGNAL 64
 #define LAST_CAPABILITY 63
-#define MAX_OWN 12		/* channel, image, and one namespace of each kind */
+#define MAX_OWN 12		/* channel, image, parent, and one namespace of each kind */
 
 /* The kernel's struct sigaction; the C library's differs. */
 struct kernel_sigaction {
@@ -78,10 +82,10 @@ NSNET_BARE void child_exit(int status)
 
 /* --- talking to the parent ---------------------------------------------------------------------------------------- */
 
-/* A step, the error in it or 0, and a descriptor unless that is -1. */
-NSNET_BARE static long report(int socket, int step, long error, int fd)
+/* A step, the error in it or 0, a pid, and a descriptor unless that is -1. */
+NSNET_BARE static long say(int socket, int step, long error, int pid, int fd)
 {
-	struct nsnet_report text = { .step = step, .error = (int)-error };
+	struct nsnet_report text = { .step = step, .error = (int)-error, .pid = pid };
 	struct iovec body = { .iov_base = &text, .iov_len = sizeof(text) };
 	union {
 		struct cmsghdr header;
@@ -104,6 +108,11 @@ NSNET_BARE static long report(int socket, int step, long error, int fd)
 	return raw_syscall3(SYS_sendmsg, socket, &message, MSG_NOSIGNAL);
 }
 
+NSNET_BARE static long report(int socket, int step, long error, int fd)
+{
+	return say(socket, step, error, 0, fd);
+}
+
 __attribute__((noreturn))
 NSNET_BARE static void give_up(int channel, int step, long error)
 {
@@ -111,17 +120,13 @@ NSNET_BARE static void give_up(int channel, int step, long error)
 	child_exit(127);
 }
 
-/* Make the channel and hand the parent its end. The kernel is to tell the parent who speaks: after a second clone the child
- * does not know itself what number it has there. */
+/* Make the channel and hand the parent its end. */
 NSNET_BARE static long make_channel(int boot)
 {
-	int ends[2], on = 1;
+	int ends[2];
 	long err;
 
 	err = raw_syscall4(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
-	if (err < 0)
-		return err;
-	err = raw_syscall5(SYS_setsockopt, ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 	if (err < 0)
 		return err;
 	err = report(boot, NSNET_STEP_HANDOVER, 0, ends[0]);
@@ -214,6 +219,8 @@ NSNET_BARE static long arrange_descriptors(struct nsnet_spawn *job, struct own *
 	if (fd < 0)
 		return fd;
 	for (size_t i = 0; i < job->n_moves; i++) {
+		if (job->moves[i].source == job->moves[i].target)
+			continue;
 		fd = copy_aside(job, job->moves[i].source, 1);
 		if (fd < 0)
 			return fd;
@@ -226,7 +233,10 @@ NSNET_BARE static long arrange_descriptors(struct nsnet_spawn *job, struct own *
 		*own->fds[i] = (int)fd;
 	}
 	for (size_t i = 0; i < job->n_moves; i++) {
-		fd = raw_syscall3(SYS_dup3, job->moves[i].aside, job->moves[i].target, 0);
+		if (job->moves[i].source == job->moves[i].target)	/* there already; an execve is not to close it */
+			fd = raw_syscall3(SYS_fcntl, job->moves[i].target, F_SETFD, 0);
+		else
+			fd = raw_syscall3(SYS_dup3, job->moves[i].aside, job->moves[i].target, 0);
 		if (fd < 0)
 			return fd;
 	}
@@ -240,6 +250,7 @@ NSNET_BARE static void own_descriptors(struct nsnet_spawn *job, struct own *own,
 	own->fds[own->count++] = first;
 	if (second)
 		own->fds[own->count++] = second;
+	own->fds[own->count++] = &job->parent_fd;
 	for (size_t i = 0; i < job->n_joins; i++) {
 		job->joins[i].inside = job->joins[i].fd;
 		own->fds[own->count++] = &job->joins[i].inside;
@@ -290,6 +301,13 @@ NSNET_BARE static long raise_ambient(uint64_t wanted)
 	return 0;
 }
 
+/* Whoever shares our namespaces or our id from here on is not to look into us: at our memory, our descriptors or the file that
+ * we execute. The kernel takes this back with the command's own execve. */
+NSNET_BARE static long hide(void)
+{
+	return raw_prctl(PR_SET_DUMPABLE, 0, 0);
+}
+
 /* --- namespaces --------------------------------------------------------------------------------------------------- */
 
 /* Before a user namespace is entered: inside, setgroups may be denied for ever. An unprivileged caller keeps its own groups. */
@@ -300,25 +318,21 @@ NSNET_BARE static long drop_groups(void)
 	return err == -EPERM ? 0 : err;
 }
 
-NSNET_BARE static long join_user_namespace(int fd)
+NSNET_BARE static long join_user_namespace(int fd, int go_below)
 {
-	/* Root of the namespace that we enter may trace us, and we may carry a copy of our parent's memory. */
-	long err = raw_prctl(PR_SET_DUMPABLE, 0, 0);
+	long err = drop_groups();
 
 	if (err < 0)
 		return err;
-	err = drop_groups();
-	if (err < 0)
-		return err;
 	err = raw_syscall2(SYS_setns, fd, CLONE_NEWUSER);
-	if (err < 0)
+	if (err < 0 || !go_below)
 		return err;
-	/* Its root is whom we become, and only who has an id there may make a namespace below. There may be no root. */
+	/* Only who has an id there may make a namespace below: its root, whom we become anyway, if there is one. */
 	err = raw_syscall3(SYS_setresgid, 0, 0, 0);
 	if (err < 0 && err != -EINVAL)
 		return err;
 	err = raw_syscall3(SYS_setresuid, 0, 0, 0);
-	return err == -EINVAL ? 0 : err;
+	return err < 0 && err != -EINVAL ? err : hide();
 }
 
 /* A namespace that belongs to the user namespace that is joined needs power there; one of the caller's needs it here. As
@@ -326,8 +340,13 @@ NSNET_BARE static long join_user_namespace(int fd)
 NSNET_BARE static long join_namespaces(const struct nsnet_spawn *job)
 {
 	uint64_t left = 0;
-	long err;
+	long err = 0;
 
+	/* But the parent can write maps only while it may look. */
+	if (job->n_joins && (!(job->new_flags & CLONE_NEWUSER) || job->uid_map))
+		err = hide();
+	if (err < 0)
+		return err;
 	for (size_t i = 0; i < job->n_joins; i++) {
 		if (job->joins[i].type == CLONE_NEWUSER) {
 			left |= 1u << i;
@@ -343,7 +362,7 @@ NSNET_BARE static long join_namespaces(const struct nsnet_spawn *job)
 		if (!(left >> i & 1))
 			continue;
 		if (job->joins[i].type == CLONE_NEWUSER)
-			err = join_user_namespace(job->joins[i].inside);
+			err = join_user_namespace(job->joins[i].inside, (job->new_flags & CLONE_NEWUSER) != 0);
 		else
 			err = raw_syscall2(SYS_setns, job->joins[i].inside, job->joins[i].type);
 		if (err < 0)
@@ -354,42 +373,75 @@ NSNET_BARE static long join_namespaces(const struct nsnet_spawn *job)
 	return 0;
 }
 
-/* Whether a process that joins or makes these is still outside: only its children are inside. */
-NSNET_BARE static int needs_second_clone(const struct nsnet_spawn *job)
+/* Parked: until the parent says go. End of the channel means that it is gone, and so are we; its own end as well, for whoever was
+ * forked by it may hold the other end of the channel. */
+NSNET_BARE static void wait_for_go(const struct nsnet_spawn *job, int channel)
 {
-	for (size_t i = 0; i < job->n_joins; i++)
-		if (job->joins[i].type == CLONE_NEWPID)
-			return 1;
-	return (job->new_flags & (CLONE_NEWPID | CLONE_NEWTIME)) != 0;
+	struct pollfd files[2];
+	char go;
+	long got;
+
+	for (;;) {
+		zero(files, sizeof(files));
+		files[0].fd = channel;
+		files[1].fd = job->parent_fd;
+		files[0].events = files[1].events = POLLIN;
+		got = raw_syscall5(SYS_ppoll, files, 2, 0, 0, 0);
+		if (got < 0 && got != -EINTR)
+			child_exit(127);
+		if (got > 0 && files[0].revents)
+			break;
+		if (got > 0 && files[1].revents)
+			child_exit(127);
+	}
+	do {
+		got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&go), 1, 0, 0, 0);
+	} while (got == -EINTR);
+	if (got <= 0)
+		child_exit(127);
 }
 
-/* A child of our parent's, not of ours; we end. It says itself who it is, so that nothing is lost if we are killed. */
-NSNET_BARE static long clone_again(uint64_t flags, int channel)
+/* A process that joins or makes some namespaces stays outside: only its children are inside. So it makes one that is its
+ * parent's child, not its own, tells the parent, and ends; the other goes on when the parent knows of it. */
+NSNET_BARE static long clone_again(const struct nsnet_spawn *job, uint64_t flags, int channel)
 {
 	struct clone_args args;
-	long pid, fd;
+	int pidfd = -1;
+	long pid;
 
 	zero(&args, sizeof(args));
-	args.flags = flags | CLONE_PARENT;
+	args.flags = flags | CLONE_PARENT | CLONE_PIDFD;
+	args.pidfd = (uint64_t)(uintptr_t)&pidfd;
 	pid = raw_syscall2(SYS_clone3, &args, sizeof(args));
 	if (pid < 0)
 		return pid;
-	if (pid > 0)
+	if (pid > 0) {
+		say(channel, NSNET_STEP_MOVED, 0, (int)pid, pidfd);
 		child_exit(0);
-	fd = raw_syscall2(SYS_pidfd_open, raw_syscall0(SYS_getpid), 0);
-	if (fd < 0)
-		child_exit(127);
-	pid = report(channel, NSNET_STEP_MOVED, 0, (int)fd);
-	raw_syscall1(SYS_close, fd);
-	return pid;
+	}
+	wait_for_go(job, channel);
+	return 0;
 }
 
-NSNET_BARE static long write_file(const char *path, const char *text)
+NSNET_BARE static long open_proc(void)
+{
+	struct statfs fs;
+	long fd = raw_syscall4(SYS_openat, AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0), err;
+
+	if (fd < 0)
+		return fd;
+	err = raw_syscall2(SYS_fstatfs, fd, &fs);
+	if (err < 0)
+		return err;
+	return fs.f_type == PROC_SUPER_MAGIC ? fd : -EXDEV;	/* what is written elsewhere would bind nobody */
+}
+
+NSNET_BARE static long write_file(int dir, const char *path, const char *text)
 {
 	size_t len = length(text);
 	long fd, written;
 
-	fd = raw_syscall4(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0);
+	fd = raw_syscall4(SYS_openat, dir, path, O_WRONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;
 	written = raw_syscall3(SYS_write, fd, text, len);	/* the kernel takes a map in one write or not at all */
@@ -399,8 +451,9 @@ NSNET_BARE static long write_file(const char *path, const char *text)
 	return (size_t)written == len ? 0 : -EIO;
 }
 
-/* /proc/self belongs to us only while we are dumpable, and by now we have left the namespace that we joined. */
-NSNET_BARE static long write_own_maps(const struct nsnet_spawn *job, int *step)
+/* `proc`: as it was before we joined anything. /proc/self belongs to us only while we may be looked into; who may, has power over
+ * the namespace that we joined, and finds nothing here but the command's arguments (spawn.c sees to that). */
+NSNET_BARE static long write_own_maps(const struct nsnet_spawn *job, int proc, int *step)
 {
 	long err;
 
@@ -409,19 +462,20 @@ NSNET_BARE static long write_own_maps(const struct nsnet_spawn *job, int *step)
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_SETGROUPS_DENY;	/* without it the kernel refuses an unprivileged gid_map */
-	err = write_file("/proc/self/setgroups", "deny");
+	err = write_file(proc, "self/setgroups", "deny");
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_UID_MAP;
-	err = write_file("/proc/self/uid_map", job->uid_map);
+	err = write_file(proc, "self/uid_map", job->uid_map);
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_GID_MAP;
-	err = write_file("/proc/self/gid_map", job->gid_map);
+	err = write_file(proc, "self/gid_map", job->gid_map);
 	if (err < 0)
 		return err;
+	raw_syscall1(SYS_close, proc);
 	*step = NSNET_STEP_PROC;
-	return raw_prctl(PR_SET_DUMPABLE, 0, 0);
+	return hide();
 }
 
 NSNET_BARE static long set_loopback_up(int socket)
@@ -440,19 +494,6 @@ NSNET_BARE static long set_loopback_up(int socket)
 }
 
 /* --- what the command gets ---------------------------------------------------------------------------------------- */
-
-/* Parked: until the parent says go. End of file means that it is gone, and so are we. */
-NSNET_BARE static void wait_for_go(int channel)
-{
-	char go;
-	long got;
-
-	do {
-		got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&go), 1, 0, 0, 0);
-	} while (got == -EINTR);
-	if (got <= 0)
-		child_exit(127);
-}
 
 NSNET_BARE static long set_mounts(const struct nsnet_spawn *job, int *step)
 {
@@ -521,18 +562,6 @@ NSNET_BARE static long set_capabilities(uint64_t wanted, int drop_bounding)
 	return raise_ambient(wanted);
 }
 
-NSNET_BARE static long set_rlimits(const struct nsnet_spawn *job)
-{
-	for (size_t i = 0; i < job->n_rlimits; i++) {
-		uint64_t limits[2] = { job->rlimits[i].soft, job->rlimits[i].hard };
-		long err = raw_syscall4(SYS_prlimit64, 0, job->rlimits[i].resource, limits, 0);
-
-		if (err < 0)
-			return err;
-	}
-	return 0;
-}
-
 /* The parent may have ended before the death signal was armed: then nobody would send it. */
 NSNET_BARE static long arm_death_signal(int signal, int channel)
 {
@@ -585,21 +614,28 @@ __attribute__((noreturn))
 NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 {
 	uint64_t flags = job->new_flags, early;
-	int step = NSNET_STEP_NONE, socket = -1;
+	int step = NSNET_STEP_NONE, socket = -1, proc = -1;
 	long err;
 
 #define TRY(name, call) do { err = (call); if (err < 0) give_up(channel, (name), err); } while (0)
 
+	TRY(NSNET_STEP_DESCRIPTORS, raw_syscall3(SYS_fcntl, job->parent_fd, F_SETFD, FD_CLOEXEC));
+	if (job->oom_score_adj || job->uid_map) {
+		TRY(NSNET_STEP_PROC, open_proc());
+		proc = (int)err;
+	}
+	if (job->oom_score_adj)			/* with the caller's power, which may be needed */
+		TRY(NSNET_STEP_OOM_SCORE_ADJ, write_file(proc, "self/oom_score_adj", job->oom_score_adj));
 	TRY(NSNET_STEP_SETNS, join_namespaces(job));
 	early = flags & (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWTIME);
 	if (flags & CLONE_NEWUSER)
 		TRY(NSNET_STEP_SETGROUPS, drop_groups());
-	if (needs_second_clone(job))
-		TRY(NSNET_STEP_CLONE3, clone_again(early, channel));
+	if (job->moves_pid)
+		TRY(NSNET_STEP_CLONE3, clone_again(job, early, channel));
 	else if (early)
 		TRY(NSNET_STEP_UNSHARE, raw_syscall1(SYS_unshare, early));
 	if (flags & CLONE_NEWUSER && job->uid_map) {
-		err = write_own_maps(job, &step);
+		err = write_own_maps(job, proc, &step);
 		if (err < 0)
 			give_up(channel, step, err);
 	} else if (flags & CLONE_NEWUSER) {		/* now the parent writes the maps, and we go on */
@@ -622,7 +658,7 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 	if (socket >= 0)
 		raw_syscall1(SYS_close, socket);
 
-	wait_for_go(channel);
+	wait_for_go(job, channel);
 
 	err = set_mounts(job, &step);			/* now that there are maps: a file system belongs to somebody */
 	if (err < 0)
@@ -631,13 +667,14 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 		TRY(NSNET_STEP_SETSID, raw_syscall0(SYS_setsid));
 	if (job->new_keyring) {			/* before become(): charged to the caller, whose quota is larger than nobody's */
 		err = raw_syscall2(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
-		if (err < 0 && err != -ENOSYS)		/* a kernel without keys has none to leak */
+		/* A kernel without keys has none to leak, and a filter that hides them from us hides them from the command. */
+		if (err < 0 && err != -ENOSYS && err != -EPERM)
 			give_up(channel, NSNET_STEP_KEYRING, err);
 	}
 	err = become(job, &step);
 	if (err < 0)
 		give_up(channel, step, err);
-	TRY(NSNET_STEP_RLIMIT, set_rlimits(job));
+	TRY(NSNET_STEP_PROC, hide());			/* from the others of that id */
 	if (job->umask >= 0)
 		TRY(NSNET_STEP_UMASK, raw_syscall1(SYS_umask, job->umask));
 	if (job->cwd)
@@ -656,6 +693,15 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 
 /* --- how it begins ------------------------------------------------------------------------------------------------ */
 
+/* A descriptor that tells when the parent ends. By now it may have, and somebody else be our parent. */
+NSNET_BARE static long watch_parent(struct nsnet_spawn *job)
+{
+	long fd = raw_syscall2(SYS_pidfd_open, job->owner, 0);
+
+	job->parent_fd = (int)fd;
+	return fd < 0 ? fd : raw_syscall0(SYS_getppid) == job->owner ? 0 : -ESRCH;
+}
+
 /* In a copy of the parent's memory. */
 NSNET_BARE void child_of_memory(struct birth *birth)
 {
@@ -664,7 +710,7 @@ NSNET_BARE void child_of_memory(struct birth *birth)
 	long err = make_channel(birth->boot);
 	int channel = (int)err;
 
-	if (err < 0)
+	if (err < 0 || watch_parent(job) < 0)
 		child_exit(127);
 	own_descriptors(job, &own, &channel, NULL);
 	err = arrange_descriptors(job, &own);
@@ -721,6 +767,9 @@ NSNET_BARE void child_to_image(void *argument)
 	if (err < 0)
 		goto failed;
 	channel = (int)err;
+	err = watch_parent(job);
+	if (err < 0)
+		goto failed;
 	birth->step = NSNET_STEP_DESCRIPTORS;
 	own_descriptors(job, &own, &image, &channel);
 	err = arrange_descriptors(job, &own);
@@ -734,6 +783,11 @@ NSNET_BARE void child_to_image(void *argument)
 		((volatile char *)variable)[i] = IMAGE_VARIABLE[i];
 	write_number(variable + sizeof(IMAGE_VARIABLE) - 1, (unsigned int)channel);
 	((char **)job->envp)[-1] = variable;
+	if (job->stack_limit) {			/* if it may not, the parent hears of it later */
+		uint64_t limits[2] = { job->stack_limit->soft, job->stack_limit->hard };
+
+		raw_syscall4(SYS_prlimit64, 0, RLIMIT_STACK, limits, 0);
+	}
 	err = raw_syscall5(SYS_execveat, image, "", job->argv, job->envp - 1, AT_EMPTY_PATH);
 	if (err == -E2BIG || err == -ENOMEM || err == -EAGAIN)
 		birth->step = NSNET_STEP_EXECVE;	/* that of the command would not fare better */

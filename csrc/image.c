@@ -79,7 +79,7 @@ NSNET_BARE static struct nsnet_spawn *unpack(struct packed_job *packed)
 	PLACE(job->hostname);
 	PLACE(job->paths);
 	PLACE(job->cwd);
-	PLACE(job->rlimits);
+	PLACE(job->oom_score_adj);
 	PLACE(job->groups);
 	for (size_t i = 0; i < job->n_paths; i++)
 		PLACE(((const char **)job->paths)[i]);

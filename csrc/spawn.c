@@ -120,7 +120,7 @@ static void pack(const struct nsnet_spawn *job, struct bytes *bytes)
 	bytes->len = 0;
 	put(bytes, &packed, sizeof(packed));
 	packed.job.joins = put(bytes, job->joins, job->n_joins * sizeof(*job->joins));
-	packed.job.rlimits = put(bytes, job->rlimits, job->n_rlimits * sizeof(*job->rlimits));
+	packed.job.oom_score_adj = put_text(bytes, job->oom_score_adj);
 	packed.job.groups = put(bytes, job->groups, job->n_groups * sizeof(*job->groups));
 	packed.job.uid_map = put_text(bytes, job->uid_map);
 	packed.job.gid_map = put_text(bytes, job->gid_map);
@@ -156,13 +156,29 @@ static int send_job(const struct nsnet_spawn *job)
 
 /* --- reports ------------------------------------------------------------------------------------------------------ */
 
-/* 1: a report, perhaps a descriptor, and who sent it; 0: end of file; -errno, -EINTR among them. */
-static int receive(int channel, struct nsnet_report *report, int *passed_fd, int *pid)
+/* Keep one of the descriptors that came; the child sends no more than that, so the others are somebody else's trick. */
+static void take_first(struct cmsghdr *header, int *passed_fd)
+{
+	size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+	for (size_t i = 0; i < count; i++) {
+		int fd;
+
+		memcpy(&fd, CMSG_DATA(header) + i * sizeof(fd), sizeof(fd));
+		if (*passed_fd < 0)
+			*passed_fd = fd;
+		else
+			nsnet_close(&fd);
+	}
+}
+
+/* 1: a report, and perhaps a descriptor; 0: end of file; -errno, -EINTR among them. */
+static int receive(int channel, struct nsnet_report *report, int *passed_fd)
 {
 	struct iovec body = { .iov_base = report, .iov_len = sizeof(*report) };
 	union {
 		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+		char room[CMSG_SPACE(sizeof(int))];
 	} control;
 	struct msghdr message = {
 		.msg_iov = &body, .msg_iovlen = 1,
@@ -171,23 +187,17 @@ static int receive(int channel, struct nsnet_report *report, int *passed_fd, int
 	struct cmsghdr *header;
 	ssize_t len;
 
-	*passed_fd = *pid = -1;
+	*passed_fd = -1;
 	len = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
 	if (len < 0)
 		return errno == ECONNRESET ? 0 : -errno;
 	if (len == 0)
 		return 0;
 	for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-		struct ucred sender;
-
 		if (header->cmsg_level != SOL_SOCKET)
 			continue;
-		if (header->cmsg_type == SCM_RIGHTS) {
-			memcpy(passed_fd, CMSG_DATA(header), sizeof(int));
-		} else if (header->cmsg_type == SCM_CREDENTIALS) {
-			memcpy(&sender, CMSG_DATA(header), sizeof(sender));
-			*pid = sender.pid;
-		}
+		if (header->cmsg_type == SCM_RIGHTS)
+			take_first(header, passed_fd);
 	}
 	if (message.msg_flags & MSG_CTRUNC) {	/* no room in our table for what was passed */
 		nsnet_close(passed_fd);
@@ -250,7 +260,7 @@ static int receive_channel(int boot, int pidfd, int *channel)
 {
 	struct pollfd files[] = { { .fd = boot, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
 	struct nsnet_report ignored;
-	int pid, err;
+	int err;
 
 	*channel = -1;
 	while (poll(files, 2, -1) < 0)
@@ -258,7 +268,7 @@ static int receive_channel(int boot, int pidfd, int *channel)
 			return -errno;
 	if (!(files[0].revents & POLLIN))
 		return -ESRCH;
-	err = receive(boot, &ignored, channel, &pid);
+	err = receive(boot, &ignored, channel);
 	if (err > 0 && *channel < 0)
 		err = -EPROTO;
 	return err < 0 ? err : err == 0 ? -ESRCH : 0;
@@ -274,6 +284,7 @@ static int make_child(struct nsnet_spawn *job, int image)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		return -errno;
 	birth.boot = ends[1];
+	job->owner = getpid();
 	job->step = NSNET_STEP_CLONE3;
 	pid = image ? clone_image(&birth) : clone_memory(&birth);
 	nsnet_close(&ends[1]);
@@ -289,12 +300,17 @@ static int make_child(struct nsnet_spawn *job, int image)
 		goto out;
 	}
 	job->pid = (int)pid;
-	job->owner = getpid();
 	job->stage = NSNET_STAGE_CHILD;
 	job->step = NSNET_STEP_HANDOVER;
 	err = receive_channel(ends[0], job->pidfd, &job->channel);
 	if (err == 0 && image)
 		err = send_job(job);
+	if (image && (err == -EPIPE || err == -ECONNRESET)) {	/* it did not come to life (a build that needs a C library) */
+		job->step = NSNET_STEP_IMAGE;
+		nsnet_end(job);
+		job->stage = NSNET_STAGE_NONE;
+		job->ended = 0;
+	}
 out:
 	nsnet_close(&ends[0]);
 	return err;
@@ -311,7 +327,8 @@ int nsnet_spawn(struct nsnet_spawn *job)
 	job->step = NSNET_STEP_IMAGE;
 	if (job->image_fd >= 0)
 		err = make_child(job, 1);
-	if (err < 0 && job->step == NSNET_STEP_IMAGE)
+	/* Below a user namespace that is joined the child has to let itself be looked into: no place for our memory. */
+	if (err < 0 && job->step == NSNET_STEP_IMAGE && !(job->uid_map && job->n_joins))
 		err = make_child(job, 0);
 	nsnet_restore_signals(&saved);
 	return err;
@@ -371,23 +388,67 @@ int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const cha
 
 /* --- from parked to ended ----------------------------------------------------------------------------------------- */
 
-/* As receive(), for a job. A child that came to its namespaces by a second clone is another process from then on: the first has
- * ended, and is collected here. */
+#define STOPPED_MS 1000		/* between two looks at whether somebody has stopped the child */
+
+/* A report has come, or the end of the channel. A child that may not go on would make us wait for ever: whoever shares its id may
+ * stop it. */
+static int wait_for_report(struct nsnet_spawn *job)
+{
+	struct pollfd file = { .fd = job->channel, .events = POLLIN };
+	siginfo_t info;
+
+	for (;;) {
+		int ready = poll(&file, 1, STOPPED_MS);
+
+		if (ready > 0)
+			return 0;
+		if (ready < 0)
+			return -errno;
+		memset(&info, 0, sizeof(info));
+		if (waitid(P_PIDFD, (id_t)job->pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid)
+			return -ECANCELED;
+	}
+}
+
+/* Whether a pidfd is that of a child of ours, as a second self must be. */
+static int is_our_child(int pidfd)
+{
+	siginfo_t info;
+
+	return waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+/* From now on the child is its second self. The first has ended, and is collected here. */
+static int move(struct nsnet_spawn *job, const struct nsnet_report *report)
+{
+	int before = job->pidfd;
+
+	if (job->moved || !job->moves_pid || report->pid <= 0 || job->passed_fd < 0 || !is_our_child(job->passed_fd))
+		return -EPROTO;
+	job->moved = 1;
+	job->pid = report->pid;
+	job->pidfd = job->passed_fd;
+	job->passed_fd = -1;
+	reap(&before);
+	return send(job->channel, "m", 1, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET ? -errno : 0;
+}
+
+/* 1: a report, and perhaps a descriptor, in passed_fd; 0: end of the channel; -ECANCELED: somebody has stopped the child; other
+ * -errno, -EINTR among them. */
 int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report)
 {
 	for (;;) {
-		int pid, err, before = job->pidfd;
+		int err;
 
 		nsnet_close(&job->passed_fd);
-		err = receive(job->channel, report, &job->passed_fd, &pid);
+		err = wait_for_report(job);
+		if (err == 0)
+			err = receive(job->channel, report, &job->passed_fd);
 		if (err <= 0 || report->step != NSNET_STEP_MOVED || report->error)
 			return err;
-		if (job->passed_fd < 0 || pid <= 0)
-			return -EPROTO;
-		job->pid = pid;
-		job->pidfd = job->passed_fd;
-		job->passed_fd = -1;
-		reap(&before);
+		err = move(job, report);
+		if (err < 0)
+			return err;
 	}
 }
 
@@ -455,15 +516,44 @@ int nsnet_collect(struct nsnet_spawn *job)
 	return 1;
 }
 
-/* Kill it, collect it, let go of everything. In a fork of the process that made it: only let go. */
-int nsnet_end(struct nsnet_spawn *job)
+/* Wait for its end; 0, or -ETIMEDOUT. Forever (-1) is cut short by a signal: -EINTR. */
+static int wait_for_end(const struct nsnet_spawn *job, int milliseconds)
 {
 	struct pollfd file = { .fd = job->pidfd, .events = POLLIN };
+	int ready;
 
+	do {
+		ready = poll(&file, 1, milliseconds);
+	} while (ready < 0 && errno == EINTR && milliseconds >= 0);
+	return ready < 0 ? -errno : ready ? 0 : -ETIMEDOUT;
+}
+
+/* A child that is about to clone itself is not to be killed in between: nobody would know of its second self. It does so, or
+ * fails, without waiting for anybody. */
+static void let_it_move(struct nsnet_spawn *job)
+{
+	struct nsnet_report report;
+
+	if (!job->moves_pid || job->moved || job->channel < 0)
+		return;
+	wait_for_end(job, STOPPED_MS);
+	nsnet_close(&job->passed_fd);
+	while (fcntl(job->channel, F_SETFL, O_NONBLOCK) == 0 && receive(job->channel, &report, &job->passed_fd) > 0) {
+		if (report.step == NSNET_STEP_MOVED && !report.error && move(job, &report) == 0)
+			return;
+		nsnet_close(&job->passed_fd);
+	}
+}
+
+/* Kill it, collect it, let go of everything: 0. -EINTR: call again. Whom we may not kill (a setuid program) is let go. In a fork
+ * of the process that made it: only let go. `milliseconds`: for its end; -1: however long it takes. */
+static int end_within(struct nsnet_spawn *job, int milliseconds)
+{
 	if (job->pidfd >= 0 && job->owner == getpid() && !job->ended) {
-		syscall(SYS_pidfd_send_signal, job->pidfd, SIGKILL, NULL, 0);
-		while (poll(&file, 1, -1) < 0 && errno == EINTR)
-			;
+		let_it_move(job);
+		if (syscall(SYS_pidfd_send_signal, job->pidfd, SIGKILL, NULL, 0) == 0 || errno == ESRCH)
+			if (wait_for_end(job, milliseconds) == -EINTR)
+				return -EINTR;
 		nsnet_collect(job);
 	}
 	nsnet_close(&job->channel);
@@ -472,11 +562,16 @@ int nsnet_end(struct nsnet_spawn *job)
 	return 0;
 }
 
+int nsnet_end(struct nsnet_spawn *job)
+{
+	return end_within(job, -1);
+}
+
 /* The last that anybody does with a job. Whoever is parked has nobody left to tell it to go; a command runs on. */
 void nsnet_drop(struct nsnet_spawn *job)
 {
 	if (job->stage != NSNET_STAGE_RUNNING) {
-		nsnet_end(job);
+		end_within(job, STOPPED_MS);
 		return;
 	}
 	if (job->pidfd >= 0 && job->owner == getpid())

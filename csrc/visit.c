@@ -76,7 +76,7 @@ static int visit_by_child(struct nsnet_visit *visit)
 		.image_fd = visit->image_fd, .cgroup_fd = -1, .joins = joins, .argv = words + 1, .envp = words + 1,
 		.uid_map = visit->uid_map, .gid_map = visit->gid_map, .umask = -1,
 		.socket_family = visit->family, .socket_type = visit->type, .socket_protocol = visit->protocol,
-		.pid = -1, .pidfd = -1, .channel = -1, .passed_fd = -1,
+		.pid = -1, .pidfd = -1, .channel = -1, .passed_fd = -1, .parent_fd = -1,
 	};
 	int fd = -1, err;
 
@@ -104,7 +104,8 @@ static int visit_by_child(struct nsnet_visit *visit)
 		job.passed_fd = -1;
 	}
 out:
-	nsnet_end(&job);
+	while (nsnet_end(&job) == -EINTR)
+		;
 	return err < 0 ? err : fd;
 }
 
@@ -113,11 +114,10 @@ int nsnet_visit(struct nsnet_visit *visit)
 	uint64_t saved;
 	int result;
 
+	if (visit->userns_fd >= 0 || visit->new_userns)
+		return visit_by_child(visit);
 	nsnet_block_signals(&saved);
-	if (visit->userns_fd < 0 && !visit->new_userns)
-		result = visit_by_thread(visit);
-	else
-		result = visit_by_child(visit);
+	result = visit_by_thread(visit);
 	nsnet_restore_signals(&saved);
 	return result;
 }

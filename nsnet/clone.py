@@ -5,39 +5,76 @@ socket. Knows the file that a child executes (csrc/image.c), and turns reports i
 """
 
 import errno
+import fcntl
 import os
+import threading
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet.errors import KernelError
 from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, proc_pid, step_name
 
 
-class _Image:
-    """The file of the C extension, as it was when this module was loaded: a child executes it.
+_MFD_EXEC = 0x10                            # <linux/memfd.h>, Linux 6.3
+_F_ADD_SEALS, _ALL_SEALS = 1033, 0xF        # <linux/fcntl.h>: against sealing, shrinking, growing and writing
 
-    By then its path may lead elsewhere (chroot), and a program that closes all its descriptors may have given the number to
-    another file; so it is held open, and looked at before use. Without it a child is a copy of this process's memory.
+
+class _Image:
+    """What a child executes: the file of the C extension as it was when this module was loaded, in sealed memory.
+
+    Not the file itself: whoever comes to see the child while it executes it, as root of a container may that the child joins,
+    could open it for writing through /proc/PID/exe, and change what this machine runs (CVE-2019-5736). And its path may lead
+    elsewhere by now (chroot). The descriptor is looked at before use and made anew if it is gone: a program that closes all of
+    its descriptors may have given the number to another file. Without an image a child is a copy of this process's memory.
     """
 
     def __init__(self, path: str):
-        self._fd, self._identity = -1, None
+        self._content = b""
+        self._descriptor, self._identity = Descriptor(), None
+        self._lock = threading.RLock()
         if lib.nsnet_has_image():
             try:
-                self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-                self._identity = self._look()
+                with open(path, "rb") as file:
+                    self._content = file.read()
             except OSError:
                 pass
-
-    def _look(self) -> Tuple[int, int]:
-        found = os.fstat(self._fd)
-        return found.st_dev, found.st_ino
+        self.fileno()
 
     def fileno(self) -> int:
         """Its descriptor, which is not to be closed; -1 if there is none."""
+        with self._lock:
+            if not self._is_there():
+                self._descriptor.detach()           # somebody closed it; the number may be another file's
+                self._make()
+            return -1 if self._descriptor.closed else self._descriptor.fileno()
+
+    def _is_there(self) -> bool:
         try:
-            return self._fd if self._fd >= 0 and self._look() == self._identity else -1
+            return not self._descriptor.closed and _identity_of(self._descriptor) == self._identity
         except OSError:
-            return -1
+            return False
+
+    def _make(self) -> None:
+        if not self._content:
+            return
+        try:
+            made = self._memory(_MFD_EXEC)
+        except OSError as error:
+            if error.errno != errno.EINVAL:         # before Linux 6.3 it is executable without being asked
+                return
+            made = self._memory(0)
+        self._descriptor, self._identity = made, _identity_of(made)
+
+    def _memory(self, flags: int) -> Descriptor:
+        made = Descriptor.of(os.memfd_create, "nsnet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+        with open(made.fileno(), "wb", closefd=False) as file:
+            file.write(self._content)
+        fcntl.fcntl(made.fileno(), _F_ADD_SEALS, _ALL_SEALS)
+        return made
+
+
+def _identity_of(descriptor: Descriptor) -> Tuple[int, int]:
+    found = os.fstat(descriptor.fileno())
+    return found.st_dev, found.st_ino
 
 
 image = _Image(EXTENSION)
@@ -58,15 +95,14 @@ class Child:
     child that has not come to its command, and closes everything.
     """
 
-    _STRINGS = ("cwd", "uid_map", "gid_map", "hostname")
-    _ROWS = {"joins": "struct nsnet_ns_join[]", "moves": "struct nsnet_fd_move[]", "rlimits": "struct nsnet_rlimit[]",
-             "groups": "uint32_t[]"}
+    _STRINGS = ("cwd", "uid_map", "gid_map", "hostname", "oom_score_adj")
+    _ROWS = {"joins": "struct nsnet_ns_join[]", "moves": "struct nsnet_fd_move[]", "groups": "uint32_t[]"}
 
     def __init__(self, spec: dict):
         self._keep: List[Any] = []
         job = self._job = ffi.gc(ffi.new("struct nsnet_spawn *", {
-            "image_fd": image.fileno(), "pid": -1, "pidfd": -1, "channel": -1, "passed_fd": -1, "cgroup_fd": -1,
-            "socket_family": -1, "umask": -1}), lib.nsnet_drop)
+            "image_fd": image.fileno(), "pid": -1, "pidfd": -1, "channel": -1, "passed_fd": -1, "parent_fd": -1,
+            "cgroup_fd": -1, "socket_family": -1, "umask": -1}), lib.nsnet_drop)
         self._report = ffi.new("struct nsnet_report *")
         for name, value in spec.items():
             if name in ("paths", "argv", "envp"):
@@ -76,6 +112,8 @@ class Child:
                 value = self._kept(ffi.new(self._ROWS[name], value or 1))
             elif name in self._STRINGS:
                 value = ffi.NULL if value is None else self._kept(ffi.new("char[]", os.fsencode(value)))
+            elif name == "stack_limit":
+                value = ffi.NULL if value is None else self._kept(ffi.new("struct nsnet_rlimit *", value))
             setattr(job, name, value)
         job.n_paths = len(spec["paths"])
 
@@ -96,6 +134,11 @@ class Child:
     @property
     def pidfd(self) -> int:
         return self._job.pidfd
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process made it, and not one that it is a fork of."""
+        return self._job.owner == os.getpid()
 
     @property
     def running(self) -> bool:
@@ -122,9 +165,9 @@ class Child:
 
     def receive(self) -> Report:
         """The next report. `passed` has the descriptor that came with it."""
-        result = self._again(lib.nsnet_receive)
+        result = self._again(lib.nsnet_receive, self._report)
         if result < 0:
-            raise KernelError(-result, "handover")
+            raise self._broken(result, "handover")
         return Report(step_name(self._report.step), self._report.error) if result else Report(None, 0)
 
     def passed(self) -> Descriptor:
@@ -133,17 +176,21 @@ class Child:
 
     def go(self) -> Optional[Report]:
         """Let it run its command; what failed, or None. Report(None, 0): it has ended before."""
-        result = self._again(lib.nsnet_go)
+        result = self._again(lib.nsnet_go, self._report)
         if result == -errno.ECHILD:
             return Report(None, 0)
         if result < 0:
-            raise KernelError(-result, "go")
+            raise self._broken(result, "go")
         return Report(step_name(self._report.step), self._report.error) if result else None
 
-    def _again(self, call: Callable) -> int:
+    @staticmethod
+    def _broken(result: int, step: str) -> KernelError:
+        return KernelError(-result, step, "somebody has stopped the child" if result == -errno.ECANCELED else None)
+
+    def _again(self, call: Callable, *more: Any) -> int:
         """Until no signal comes in between; handlers run there."""
         while True:
-            result = call(self._job, self._report)
+            result = call(self._job, *more)
             if result != -errno.EINTR:
                 return result
 
@@ -162,8 +209,11 @@ class Child:
         return self._job.status if self._job.ended else None
 
     def end(self) -> None:
-        """Kill it if it runs, collect it, let go of everything; in a fork of the process that made it, let go."""
-        lib.nsnet_end(self._job)
+        """Kill it if it runs, collect it, let go of everything; in a fork of the process that made it, let go.
+
+        One that may not be killed (a setuid program) is let go as well.
+        """
+        self._again(lib.nsnet_end)
 
     def drop(self) -> None:
         """Let go of everything. A parked child ends; a command runs on, and nobody collects it."""

@@ -10,6 +10,7 @@ import grp
 import io
 import os
 import pwd
+import resource
 import signal
 from typing import IO, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -21,7 +22,7 @@ PIPE, STDOUT, DEVNULL = -1, -2, -3          # as in subprocess
 NOBODY = 65534                              # /proc/sys/kernel/overflowuid: the id that owns nothing
 _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP = (1 << values.CAPABILITIES.index(name) for name in ("setgid", "setuid", "setpcap"))
 _JOIN_ORDER = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
-_MAX_GROUPS = 65536                         # NGROUPS_MAX
+_MAX_GROUPS = 32768                         # what one message to the child has room for; NGROUPS_MAX is 65536
 
 Joinable = Union[Netns, str, int, os.PathLike, kernel.Descriptor]
 Maps = Tuple[Tuple[idmap.Range, ...], Tuple[idmap.Range, ...]]
@@ -47,16 +48,18 @@ def find_command(argv: Sequence[str], env: Optional[Mapping] = None, cwd: Option
 def default_maps() -> Maps:
     """(uid_map, gid_map) for a caller that names none: container root is an id without power on the host.
 
-    For root that is nobody (65534), wherever root has the capabilities to map it and it exists; for anybody else the
-    caller's own ids, the only ones that the kernel allows.
+    For root that is nobody (65534). Where that cannot be mapped it is the caller itself if that is another than the host's
+    root; UsageError if it is that. For anybody else the caller's own ids, the only ones that the kernel allows.
     """
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         powers = kernel.effective_capabilities()
-        if powers & _CAP_SETUID and powers & _CAP_SETGID and all(
-                idmap.outside_of(idmap.parse(kernel.read_file(path)), NOBODY) is not None
-                for path in ("/proc/self/uid_map", "/proc/self/gid_map")):
+        here = [idmap.parse(kernel.read_file(path)) for path in ("/proc/self/uid_map", "/proc/self/gid_map")]
+        if powers & _CAP_SETUID and powers & _CAP_SETGID and all(idmap.outside_of(ids, NOBODY) is not None for ids in here):
             uid = gid = NOBODY
+        elif idmap.outside_of(here[0], 0) == 0:
+            raise UsageError(f"uid_map: expected one, for {NOBODY} cannot be mapped here, and root would be root of the host;"
+                             " own_maps() says that it may be")
     return (idmap.Range(0, uid, 1),), (idmap.Range(0, gid, 1),)
 
 
@@ -85,13 +88,14 @@ class Job:
                  cgroup: Union[None, int, str, os.PathLike] = None,
                  rlimits: Optional[Mapping[int, Tuple[int, int]]] = None, umask: Optional[int] = None,
                  oom_score_adj: Optional[int] = None, hostname: Optional[str] = None, new_session: bool = True,
-                 proc: bool = False, loopback: bool = True):
+                 new_keyring: bool = True, proc: bool = False, loopback: bool = True):
         self.argv = values.command(argv)
         self.maps: Optional[Tuple[Maps, bool]] = None
         self.by_program = False                     # whether only newuidmap and newgidmap can write them
         self.files: Dict[str, IO[bytes]] = {}
         self._opened = kernel.Descriptor()          # a bundle of them
-        self.oom_score_adj = _number(oom_score_adj, -1000, 1000, "oom_score_adj")
+        score = _number(oom_score_adj, -1000, 1000, "oom_score_adj")
+        self.rlimits = _rlimits(rlimits)            # set by the parent, whose power a higher hard limit takes
         self.new, join = _kinds(new), _joins_by_kind(join)
         self.wants_netns = "net" in self.new
         self.moves = bool({"pid", "time"} & set(self.new)) or "pid" in join     # its pid is known when it is parked
@@ -99,8 +103,9 @@ class Job:
         spec: Dict[str, Any] = {
             "argv": self.argv, "envp": _environment(env), "cwd": _directory(cwd),
             "no_new_privs": int(no_new_privs), "capabilities": values.capabilities(capabilities),
-            "pdeathsig": _death_signal(pdeathsig), "new_session": int(new_session), "new_keyring": 1,
-            "rlimits": _rlimits(rlimits), "hostname": _hostname(hostname),
+            "pdeathsig": _death_signal(pdeathsig), "new_session": int(new_session), "new_keyring": int(new_keyring),
+            "stack_limit": next((one for one in self.rlimits if one["resource"] == resource.RLIMIT_STACK), None),
+            "oom_score_adj": None if score is None else str(score), "moves_pid": int(self.moves), "hostname": _hostname(hostname),
             "umask": -1 if umask is None else _number(umask, 0, 0o777, "umask"),
             "new_flags": sum(kernel.CLONE_FLAGS[kind] for kind in self.new),
             "private_mounts": int("mnt" in self.new), "mount_proc": int(proc),
@@ -117,6 +122,8 @@ class Job:
                                          self.files)
         except BaseException:
             self.close()
+            for file in self.files.values():
+                file.close()
             raise
         self.spec = spec
 

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Iterator, List
 
 from nsnet import kernel, values
@@ -35,7 +35,10 @@ def pin(netns_fd: int, name: str, directory: str = DIRECTORY) -> str:
         with file:
             try:
                 kernel.mount(f"/proc/self/fd/{netns_fd}", f"/proc/self/fd/{file.fileno()}", _MS_BIND, "pin")
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, KernelError):      # an interrupt may have come behind the mount
+                    with suppress(KernelError):
+                        kernel.umount(f"/proc/self/fd/{place}/{name}", "pin")
                 os.unlink(name, dir_fd=place)
                 raise
     return f"{directory}/{name}"

@@ -6,6 +6,7 @@ csrc/child.c knows the order of steps inside. Nothing here knows about bridges o
 
 import errno
 import os
+import resource
 import select
 import selectors
 import signal
@@ -41,7 +42,7 @@ class Process:
         self.netns: Optional[Netns] = None
         self._child: Optional[clone.Child] = None
         self._userns: Optional[kernel.Descriptor] = None
-        self._reaping = threading.Lock()
+        self._reaping = threading.RLock()           # a signal handler may ask while its thread does
         self._parked = False
         self._talk: Optional[_Talk] = None
         self._job: Optional[Job] = None
@@ -55,6 +56,8 @@ class Process:
                 setattr(self, name, file)
             self._job = job
         except BaseException:
+            for file in job.files.values():
+                file.close()
             self._abandon()
             raise
         finally:
@@ -69,8 +72,9 @@ class Process:
             with _explained():
                 self._wait_until_parked(job)
                 self._parked = True
-                if job.oom_score_adj is not None:
-                    self._set_oom_score(job.oom_score_adj)
+                for limit in job.rlimits:
+                    with kernel.refused("rlimit"):
+                        resource.prlimit(self.pid, limit["resource"], (_signed(limit["soft"]), _signed(limit["hard"])))
                 if job.wants_netns:
                     self.netns = Netns(kernel.RtnlSocket(self._child.passed()), fresh=True)
         except BaseException:
@@ -90,11 +94,6 @@ class Process:
                 return
             else:
                 self._failed(step, error)
-
-    def _set_oom_score(self, score: int) -> None:
-        with kernel.refused("oom_score_adj"):
-            with open(f"/proc/{self._child.number()}/oom_score_adj", "w", encoding="ascii") as file:
-                file.write(f"{score}\n")
 
     def go(self) -> None:
         """Let a held process run its command; returns when execve has succeeded.
@@ -154,9 +153,10 @@ class Process:
 
     def poll(self) -> Optional[int]:
         """The returncode if it has ended, else None."""
-        if self.returncode is None and self.pidfd >= 0 and kernel.has_ended(self.pidfd):
-            self._collect()
-        return self.returncode
+        with self._reaping:
+            if self.returncode is None and self.pidfd >= 0 and kernel.has_ended(self.pidfd):
+                self._collect()
+            return self.returncode
 
     def wait(self, timeout: Optional[float] = None) -> int:
         """Wait for the end, at most `timeout` seconds, and return the returncode.
@@ -165,12 +165,18 @@ class Process:
         kernel does not tell it twice.
         """
         if self.returncode is None:
-            if self.pidfd < 0:
-                raise KernelError(errno.ECHILD, "wait", "the process is closed")
-            if not kernel.has_ended(self.pidfd, timeout):
-                raise TimeoutError(f"process {self.pid} still runs after {timeout} s")
+            with self._watched() as pidfd:
+                if not kernel.has_ended(pidfd.fileno(), timeout):
+                    raise TimeoutError(f"process {self.pid} still runs after {timeout} s")
             self._collect()
         return self.returncode
+
+    def _watched(self) -> kernel.Descriptor:
+        """A pidfd of one's own to wait by: another thread may close ours meanwhile."""
+        with self._reaping:
+            if self.pidfd < 0:
+                raise KernelError(errno.ECHILD, "wait", "the process is closed")
+            return kernel.Descriptor.of(os.dup, self.pidfd)
 
     def _collect(self) -> None:
         with self._reaping:             # of two threads that see its end one collects it
@@ -182,10 +188,8 @@ class Process:
         import asyncio                      # here: it takes longer to import than all of nsnet
 
         while self.returncode is None:
-            if self.pidfd < 0:
-                raise KernelError(errno.ECHILD, "wait", "the process is closed")
             loop, ended = asyncio.get_running_loop(), asyncio.Event()
-            with kernel.Descriptor.of(os.dup, self.pidfd) as watched:      # a loop knows one reader for each descriptor
+            with self._watched() as watched:        # a loop knows one reader for each descriptor
                 loop.add_reader(watched.fileno(), ended.set)
                 try:
                     await ended.wait()
@@ -215,8 +219,9 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended. The pidfd makes sure that nobody else gets it."""
-        if self.returncode is None and self.pidfd >= 0:
-            kernel.signal_process(self.pidfd, number)
+        with self._reaping:                         # lest the descriptor is closed, and another process's, in between
+            if self.returncode is None and self.pidfd >= 0:
+                kernel.signal_process(self.pidfd, number)
 
     def terminate(self) -> None:
         """SIGTERM. A parked child takes no signal but SIGKILL."""
@@ -244,11 +249,12 @@ class Process:
         """Kill, collect, close: nothing of it stays. In a fork of the process that made it, only close."""
         if self.pidfd < 0:
             return
-        try:
-            self._child.end()           # one call of C, which no interrupt cuts in two
-            self._collect_if_possible()
-        finally:
-            self.close()
+        with self._reaping:             # whoever waits in another thread finds the returncode
+            try:
+                self._child.end()
+                self._collect_if_possible()
+            finally:
+                self.close()
 
     def _collect_if_possible(self) -> None:
         """Its status may be lost to somebody who waits for every child; here nobody asks for it."""
@@ -262,10 +268,14 @@ class Process:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
+            if self._child is None or not self._child.ours:
+                self.close()            # a fork of who made it: the command is not its own
+                return
             if kind is not None or self._parked:
                 self.kill()
-            if self.stdin is not None:
-                self.stdin.close()
+            for file in (self.stdout, self.stderr, self.stdin):     # who still writes learns that nobody reads
+                if file is not None:
+                    file.close()
             self.wait()
             self.close()
         except BaseException:
@@ -285,7 +295,7 @@ def spawn(argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mappin
           stdin: Any = None, stdout: Any = None, stderr: Any = None, pass_fds: Iterable[int] = (), pdeathsig: int = 0,
           cgroup: Union[None, int, str, os.PathLike] = None, rlimits: Optional[Mapping[int, Tuple[int, int]]] = None,
           umask: Optional[int] = None, oom_score_adj: Optional[int] = None, hostname: Optional[str] = None,
-          new_session: bool = True, proc: bool = False, loopback: bool = True) -> Process:
+          new_session: bool = True, new_keyring: bool = True, proc: bool = False, loopback: bool = True) -> Process:
     """Run a command in new namespaces, in existing ones, or both; like subprocess.Popen, fail closed.
 
     `new`: of "user", "net", "pid", "mnt", "uts", "ipc", "cgroup", "time". `join`: {kind: path, descriptor, or Netns},
@@ -302,7 +312,8 @@ def spawn(argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mappin
     What it gets: `env` (None: the caller's, as subprocess has it), `cwd`, `stdin`, `stdout`, `stderr` (None: the caller's; a
     descriptor, a file, PIPE, DEVNULL, STDOUT), `pass_fds`: the only other descriptors. `rlimits`: {resource.RLIMIT_*:
     (soft, hard)}. `umask` (None: the caller's). `oom_score_adj`: -1000 to 1000. `cgroup`: directory of a cgroup v2.
-    `pdeathsig`: sent to it when the calling *thread* ends. `new_session`: no controlling terminal. `hostname`: in a new
+    `pdeathsig`: sent to it when the calling *thread* ends. `new_session`: no controlling terminal. `new_keyring`: a session
+    keyring of its own; the kernel lets an ordinary user have 200. `hostname`: in a new
     "uts". `proc`: a fresh /proc, in new "pid" and "mnt". `loopback`: lo is up in a new "net".
 
     Costs the same whatever the caller's size. Raises UsageError before any system call; KernelError with `.step`
@@ -369,6 +380,11 @@ class _explained:
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         if isinstance(error, KernelError):
             error.hint = error.hint or why_refused(error.step, error.errno)
+
+
+def _signed(limit: int) -> int:
+    """As resource.prlimit() has RLIM_INFINITY."""
+    return limit if limit < 2**63 else limit - 2**64
 
 
 def _end_of(returncode: Optional[int]) -> str:

@@ -3,6 +3,7 @@ signals and full tables. What the command is given is test_live_exec_state.py's.
 """
 
 import errno
+import mmap
 import os
 import pwd
 import random
@@ -21,6 +22,7 @@ from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, enviro
 from nsnet import clone
 
 CAT, SH = ["/bin/cat"], "/bin/sh"
+IMAGE = "/memfd:nsnet (deleted)"
 OWN = {"uid_map": {0: os.geteuid()}, "gid_map": {0: os.getegid()}}
 SOAK = os.environ.get("NSNET_HYPOTHESIS") == "long"         # the long profile of the other long tests
 
@@ -29,7 +31,7 @@ SOAK = os.environ.get("NSNET_HYPOTHESIS") == "long"         # the long profile o
 def way(request, monkeypatch):
     """Each of the two ways to a child."""
     if request.param == "memory":
-        monkeypatch.setattr(clone.image, "_fd", -1)
+        monkeypatch.setattr(clone.image, "fileno", lambda: -1)
     else:
         assert clone.image.fileno() >= 0, "this machine has no image: every launch would copy the parent"
     return request.param
@@ -52,7 +54,7 @@ def name_of(pid):
 def test_a_parked_child_is_the_extension_or_a_copy_of_us(way):
     with nsnet.spawn(CAT, new={"user", "net"}, hold=True) as process:
         exe = os.readlink(f"/proc/{process.pid}/exe")
-        assert exe == (os.path.realpath(clone.EXTENSION) if way == "image" else os.path.realpath(sys.executable))
+        assert exe == (IMAGE if way == "image" else os.path.realpath(sys.executable))
 
 
 def test_the_memory_of_the_parent_is_not_in_the_child():
@@ -67,8 +69,7 @@ def test_the_memory_of_the_parent_is_not_in_the_child():
                 if "r" in region[1] and region[-1] not in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
                     memory.seek(first)
                     assert secret not in memory.read(end - first)
-        assert {region[5] for region in regions if len(region) > 5 and region[5].startswith("/")} == {
-            os.path.realpath(clone.EXTENSION)}
+        assert {region[5] for region in regions if len(region) > 5 and region[5].startswith("/")} == {IMAGE.split()[0]}
     assert keep
 
 
@@ -104,25 +105,50 @@ def test_arguments_beyond_what_the_kernel_takes_are_its_own_error(way):
     assert children() == set()
 
 
-def test_a_file_that_was_exchanged_is_not_executed(monkeypatch, tmp_path):
-    """A program that closes every descriptor gives our number to another file."""
+def test_a_number_that_is_another_files_by_now_is_not_executed(tmp_path):
+    """A program that closes every descriptor gives our number to another file: the image is made anew, beside it."""
     (tmp_path / "other").write_text("#!/bin/sh\necho taken over\n")
     (tmp_path / "other").chmod(0o755)
+    number = clone.image.fileno()
     with open(tmp_path / "other", "rb") as other:
-        monkeypatch.setattr(clone.image, "_fd", other.fileno())
-        assert clone.image.fileno() == -1
-        assert output_of(["/bin/echo", "right"], new={"user"}) == "right\n"
-    monkeypatch.setattr(clone.image, "_fd", 10**6)
-    assert clone.image.fileno() == -1
+        os.dup2(other.fileno(), number)
+        try:
+            again = clone.image.fileno()
+            assert again not in (-1, number) and os.readlink(f"/proc/self/fd/{again}") == IMAGE
+            assert output_of(["/bin/echo", "right"], new={"user"}) == "right\n"
+            assert os.readlink(f"/proc/self/fd/{number}") == str(tmp_path / "other")
+        finally:
+            os.close(number)
+            clone.image._descriptor.close()
+    assert clone.image.fileno() == number           # as before, for the count of descriptors
 
 
-def test_where_the_extension_may_not_be_executed_the_child_is_a_copy(monkeypatch, tmp_path):
-    copy = tmp_path / "module.so"
-    copy.write_bytes(open(clone.EXTENSION, "rb").read())
-    copy.chmod(0o644)
-    monkeypatch.setattr(clone, "image", clone._Image(str(copy)))
+def test_nobody_can_write_to_what_is_executed():
+    """CVE-2019-5736: who sees the child through /proc may open its program for writing when it has ended."""
+    with nsnet.spawn(CAT, new={"user"}, hold=True) as process:
+        found = os.open(f"/proc/{process.pid}/exe", os.O_RDONLY)
+    try:
+        before = os.pread(found, 1 << 20, 0)
+        with open(f"/proc/self/fd/{found}", "r+b", buffering=0) as file:      # root may; but
+            for change in (lambda: file.write(b"x"), lambda: file.truncate(0), lambda: os.posix_fallocate(file.fileno(), 0, 1 << 20)):
+                with pytest.raises(PermissionError):
+                    change()
+            with pytest.raises(PermissionError):
+                mmap.mmap(file.fileno(), 4096)
+        assert os.pread(found, 1 << 20, 0) == before == open(clone.EXTENSION, "rb").read()
+    finally:
+        os.close(found)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENOSYS])
+def test_where_there_is_no_image_the_child_is_a_copy(monkeypatch, error):
+    """memfd_create forbidden (vm.memfd_noexec), or unknown."""
+    def refuse(*_):
+        raise OSError(error, "refused")
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    monkeypatch.setattr(clone, "image", clone._Image(clone.EXTENSION))
     before = descriptors()
-    assert clone.image.fileno() >= 0
+    assert clone.image.fileno() == -1
     with nsnet.spawn(CAT, new={"user", "net"}, hold=True) as process:
         assert os.readlink(f"/proc/{process.pid}/exe") == os.path.realpath(sys.executable)
         process.go()
@@ -130,7 +156,18 @@ def test_where_the_extension_may_not_be_executed_the_child_is_a_copy(monkeypatch
     with nsnet.Netns.new() as made:
         assert made.links()
     assert descriptors() == before and children() == set()
-    os.close(clone.image._fd)
+
+
+def test_an_image_that_cannot_be_executed_is_passed_over(monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no program")
+    made = clone._Image(str(broken))
+    monkeypatch.setattr(clone, "image", made)
+    try:
+        assert made.fileno() >= 0
+        assert output_of(["/bin/echo", "right"], new={"user", "pid"}) == "right\n"
+    finally:
+        made._descriptor.close()
 
 
 def test_the_extension_does_nothing_for_whoever_executes_it():

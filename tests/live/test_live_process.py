@@ -162,7 +162,8 @@ def test_setgroups_is_denied_when_asked():
 
 def test_a_caller_in_a_user_namespace_that_denies_setgroups_spawns_all_the_same():
     """`unshare -Ur` and every user namespace that an ordinary user makes deny setgroups(2), to root within as well."""
-    script = ("import nsnet, sys; process = nsnet.spawn(['/bin/cat', '/proc/self/setgroups'], new={'user', 'net'});"
+    script = ("import nsnet, sys; process = nsnet.spawn(['/bin/cat', '/proc/self/setgroups'], new={'user', 'net'},"
+              " uid_map={0: 0}, gid_map={0: 0});"
               "sys.exit(process.wait())")
     with nsnet.spawn([sys.executable, "-c", script], new={"user"}, setgroups=False, uid_map={0: os.geteuid()},
                      gid_map={0: os.getegid()}, capabilities={"setuid", "setgid", "setpcap", "setfcap", "sys_admin"},
