@@ -164,16 +164,19 @@ class Process:
         Raises TimeoutError, and KernelError (ECHILD) if another part of the program collected the status and this
         kernel does not tell it twice.
         """
-        if self.returncode is None:
-            with self._watched() as pidfd:
-                if not kernel.has_ended(pidfd.fileno(), timeout):
+        watched = self._watched()
+        if watched is not None:
+            with watched:
+                if not kernel.has_ended(watched.fileno(), timeout):
                     raise TimeoutError(f"process {self.pid} still runs after {timeout} s")
             self._collect()
         return self.returncode
 
-    def _watched(self) -> kernel.Descriptor:
-        """A pidfd of one's own to wait by: another thread may close ours meanwhile."""
+    def _watched(self) -> Optional[kernel.Descriptor]:
+        """A pidfd of one's own to wait by, for another thread may close ours meanwhile; None if the returncode is known."""
         with self._reaping:
+            if self.returncode is not None:
+                return None
             if self.pidfd < 0:
                 raise KernelError(errno.ECHILD, "wait", "the process is closed")
             return kernel.Descriptor.of(os.dup, self.pidfd)
@@ -187,9 +190,10 @@ class Process:
         """The same for asyncio: `await process.wait_async()`. Cancel it as you like; it takes nothing from others that wait."""
         import asyncio                      # here: it takes longer to import than all of nsnet
 
-        while self.returncode is None:
+        watched = self._watched()                   # its own: a loop knows one reader for each descriptor
+        if watched is not None:
             loop, ended = asyncio.get_running_loop(), asyncio.Event()
-            with self._watched() as watched:        # a loop knows one reader for each descriptor
+            with watched:
                 loop.add_reader(watched.fileno(), ended.set)
                 try:
                     await ended.wait()
