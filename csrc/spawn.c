@@ -551,9 +551,11 @@ static int end_within(struct nsnet_spawn *job, int milliseconds)
 {
 	if (job->pidfd >= 0 && job->owner == getpid() && !job->ended) {
 		let_it_move(job);
-		if (syscall(SYS_pidfd_send_signal, job->pidfd, SIGKILL, NULL, 0) == 0 || errno == ESRCH)
+		if (syscall(SYS_pidfd_send_signal, job->pidfd, SIGKILL, NULL, 0) == 0 || errno == ESRCH) {
+			job->stage = NSNET_STAGE_CHILD;		/* whoever is interrupted here leaves it to nsnet_drop() */
 			if (wait_for_end(job, milliseconds) == -EINTR)
 				return -EINTR;
+		}
 		nsnet_collect(job);
 	}
 	nsnet_close(&job->channel);
