@@ -180,8 +180,8 @@ class Demo:
     def launch(self, network: Network) -> None:
         own_uids, own_gids = process.own_maps()         # as the seed's config does; the interpreter may be ours alone
         maps = {"uid_map": own_uids, "gid_map": own_gids, **self.maps}
-        if network.netns.private and not self.maps:
-            maps = {}
+        if network.netns.userns_fd is not None and not self.maps:
+            maps = {}                                   # below the user namespace of a private host its root is ours
         keep = dict(capabilities=self.capabilities, stdout=sys.stderr.fileno() if self.json else None, **self.end, **maps)
         if self.argv is not None:
             self.container = network.launch(self.argv, **keep)

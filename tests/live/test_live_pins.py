@@ -173,6 +173,7 @@ def test_eight_at_once_pin_one_name_once():
             found = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
         assert found == [0] + [errno.EEXIST] * 7, found
         mounts = [line.split()[4] for line in open("/proc/self/mountinfo")]
+        mounts = mounts[mounts.index("/run"):]              # what the machine has there lies below
         assert mounts.count("/run/netns/one") == mounts.count("/run/netns") == 1, mounts
     """)
 
