@@ -23,6 +23,8 @@ def why_refused(step: str, error: int) -> Optional[str]:
     """What is known to cause `error` (errno) at `step`: one line with the file or sysctl, or None."""
     if step not in _NAMESPACE_STEPS:
         return None
+    if step == "clone3" and error == errno.EBADF:
+        return "cgroup: expected a directory of a cgroup v2 hierarchy"
     if error in (errno.ENOSPC, errno.EUSERS):
         for kind in ("user", "net"):
             path = f"/proc/sys/user/max_{kind}_namespaces"

@@ -33,6 +33,8 @@ def check(value: Maps, what: str = "uid_map") -> Tuple[Range, ...]:
     Raises UsageError for a number outside 0 to 2**32 - 2, a range that wraps, ranges that overlap on either side,
     too many.
     """
+    if isinstance(value, (str, bytes)):
+        raise UsageError(f"{what} {value!r}: expected {{inside: outside}} or (inside, outside, count) tuples")
     try:
         rows = ([(inside, outside, 1) for inside, outside in value.items()] if isinstance(value, Mapping)
                 else [tuple(row) for row in value])

@@ -238,12 +238,12 @@ def _number(value: Optional[int], low: int, high: int, what: str) -> Optional[in
 
 # --- what it gets ---
 
-def _kinds(new: Iterable[str]) -> Tuple[str, ...]:
+def _kinds(new: Iterable[str], what: str = "new") -> Tuple[str, ...]:
     if isinstance(new, str):
-        raise UsageError(f"new {new!r}: expected a set of namespace kinds")
+        raise UsageError(f"{what} {new!r}: expected a set of namespace kinds")
     for kind in new:
         if kind not in kernel.CLONE_FLAGS:
-            raise UsageError(f"new {kind!r}: expected one of {', '.join(sorted(kernel.CLONE_FLAGS))}")
+            raise UsageError(f"{what} {kind!r}: expected one of {', '.join(sorted(kernel.CLONE_FLAGS))}")
     return tuple(sorted(set(new)))
 
 
@@ -295,7 +295,7 @@ def _death_signal(number: int) -> int:
 def _joins_by_kind(join: Optional[Mapping[str, Joinable]]) -> Dict[str, Joinable]:
     if join is not None and not isinstance(join, Mapping):
         raise UsageError(f"join {join!r}: expected {{kind: Netns, path or descriptor}}")
-    _kinds(join or ())
+    _kinds(join or (), "join")
     return dict(join or {})
 
 
@@ -339,6 +339,8 @@ def _rlimits(rlimits: Optional[Mapping[int, Tuple[int, int]]]) -> List[Dict[str,
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"rlimits {number!r}: {limits!r}: expected (soft, hard)") from None
+        if not isinstance(number, int):
+            raise UsageError(f"rlimits {number!r}: expected one of resource.RLIMIT_NOFILE and the like")
         found.append({"resource": _number(number, 0, 15, "rlimits"), "soft": rows[0] % 2**64, "hard": rows[1] % 2**64})
     return found
 

@@ -74,14 +74,14 @@ def seconds(value: Any, what: str = "timeout") -> float:
 
 
 @contextmanager
-def refused(step: str) -> Iterator[None]:
+def refused(step: str, detail: Optional[str] = None) -> Iterator[None]:
     """An OSError of Python's own calls inside becomes a KernelError of that step."""
     try:
         yield
     except KernelError:
         raise
     except OSError as error:
-        raise KernelError(error.errno or errno.EIO, step) from None
+        raise KernelError(error.errno or errno.EIO, step, detail) from None
 
 
 class Descriptor:
@@ -460,6 +460,16 @@ def proc_pid(pidfd: int) -> int:
         if line.startswith("Pid:"):
             return int(line.split()[1])
     return 0
+
+
+def started(pid: int) -> Optional[int]:
+    """When a process started, in clock ticks since boot (proc(5)); None if there is none. With the pid it names one."""
+    try:
+        return int(read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+    except KernelError as error:
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            return None
+        raise
 
 
 @contextmanager

@@ -74,18 +74,8 @@ def boot_id() -> str:
     return kernel.read_file("/proc/sys/kernel/random/boot_id").strip()
 
 
-def started(pid: int) -> Optional[int]:
-    """When a process started, in clock ticks since boot (proc(5)); None if there is none. With the pid it names one."""
-    try:
-        return int(kernel.read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
-    except KernelError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH):
-            return None
-        raise
-
-
 def _process(pid: Optional[int]) -> Dict[str, Any]:
-    return {} if pid is None else {"pid": pid, "started": started(pid)}
+    return {} if pid is None else {"pid": pid, "started": kernel.started(pid)}
 
 
 class Claim:
@@ -324,7 +314,7 @@ def _kill(entry: Dict[str, Any], result: Collected) -> None:
     with pidfd:
         if kernel.proc_pid(pidfd.fileno()) != pid:
             raise KernelError(errno.ESRCH, f"process {pid}", "/proc is of another pid namespace")
-        if started(pid) != when:
+        if kernel.started(pid) != when:
             return
         kernel.signal_process(pidfd.fileno(), signal.SIGKILL)
         if not kernel.has_ended(pidfd.fileno(), KILL_TIMEOUT):

@@ -30,7 +30,7 @@ def pin(netns_fd: int, name: str, directory: str = DIRECTORY) -> str:
     """
     name = values.pin_name(name)
     with _opened(directory, create=True) as place:
-        with kernel.refused("pin"):
+        with kernel.refused("pin", name):
             file = kernel.Descriptor.open(name, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0, dir_fd=place)
         with file:
             try:
@@ -53,7 +53,7 @@ def unpin(name: str, *, missing_ok: bool = False, directory: str = DIRECTORY) ->
     name = values.pin_name(name)
     try:
         with _opened(directory, create=False) as place:
-            with kernel.refused("unpin"), kernel.Descriptor.open(name, _LOOK, dir_fd=place) as file:
+            with kernel.refused("unpin", name), kernel.Descriptor.open(name, _LOOK, dir_fd=place) as file:
                 pinned = kernel.is_namespace(file.fileno(), "net")
                 found = os.fstat(file.fileno())
             if pinned:

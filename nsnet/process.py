@@ -10,9 +10,11 @@ import resource
 import select
 import selectors
 import signal
+import sys
 import threading
 import time
-from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+import warnings
+from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from nsnet import clone, idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
@@ -23,6 +25,7 @@ from nsnet.netns import Netns
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "Process", "launch", "namespaces", "own_maps", "spawn"]
 
 _READ_BYTES = 1 << 16
+_left: Set[Tuple[int, Optional[int]]] = set()       # (pid, when it started) of commands that run on with nobody to wait for them
 
 
 class Process:
@@ -47,8 +50,9 @@ class Process:
         self._talk: Optional[_Talk] = None
         self._job: Optional[Job] = None
         job = Job(argv, **options)
+        _collect_left()
         try:
-            self.args = job.argv
+            self.args, self._cwd = job.argv, job.spec["cwd"]
             self._child = clone.Child(job.spec)
             with _explained():
                 self._child.clone()
@@ -73,8 +77,7 @@ class Process:
                 self._wait_until_parked(job)
                 self._parked = True
                 for limit in job.rlimits:
-                    with kernel.refused("rlimit"):
-                        resource.prlimit(self.pid, limit["resource"], (_signed(limit["soft"]), _signed(limit["hard"])))
+                    self._set_limit(limit["resource"], _signed(limit["soft"]), _signed(limit["hard"]))
                 if job.wants_netns:
                     self.netns = Netns(kernel.RtnlSocket(self._child.passed()), fresh=True)
         except BaseException:
@@ -95,6 +98,14 @@ class Process:
             else:
                 self._failed(step, error)
 
+    def _set_limit(self, number: int, soft: int, hard: int) -> None:
+        try:
+            resource.prlimit(self.pid, number, (soft, hard))
+        except (OSError, ValueError) as error:              # ValueError: a hard limit above one's own, or below the soft one
+            reason = error.errno if isinstance(error, OSError) and error.errno else (
+                errno.EPERM if "not allowed" in str(error) else errno.EINVAL)
+            raise KernelError(reason, "rlimit", f"resource {number}: {soft}, {hard}") from None
+
     def go(self) -> None:
         """Let a held process run its command; returns when execve has succeeded.
 
@@ -103,6 +114,8 @@ class Process:
         """
         if not self._parked:
             raise UsageError(f"process {self.pid}: it has gone already")
+        if self.returncode is not None:
+            raise KernelError(errno.ECHILD, "go", f"process {self.pid} has ended: {_end_of(self.returncode)}")
         try:
             failed = self._child.go()
             if failed is not None:
@@ -117,8 +130,8 @@ class Process:
             kernel.has_ended(self.pidfd, None)
             self._collect_if_possible()
             raise KernelError(errno.ECHILD, "handover", f"the child ended before execve: {_end_of(self.returncode)}")
-        detail = repr(os.fsdecode(self.args[0])) if step == "execve" else None
-        raise KernelError(error, step, detail)
+        detail = {"execve": self.args[0], "chdir": self._cwd}.get(step)
+        raise KernelError(error, step, None if detail is None else repr(os.fsdecode(detail)))
 
     @property
     def pid(self) -> int:
@@ -138,7 +151,7 @@ class Process:
     @property
     def held(self) -> bool:
         """Whether it is parked and waits for go()."""
-        return self._parked
+        return self._parked and self.returncode is None
 
     @property
     def userns(self) -> kernel.Descriptor:
@@ -212,6 +225,8 @@ class Process:
         if self._talk is None:
             if input is not None and self.stdin is None:
                 raise UsageError("input: expected stdin=PIPE")
+            if not isinstance(input, (bytes, bytearray, memoryview, type(None))):
+                raise UsageError(f"input {input!r:.80}: expected bytes")
             self._talk = _Talk(self.stdin, self.stdout, self.stderr, input or b"")
         elif input is not None:
             raise UsageError("input: expected none, the first call has written it")
@@ -247,7 +262,21 @@ class Process:
                 self._userns.close()
             self._parked = False
             if self._child is not None:
+                self._leave()
                 self._child.drop()
+
+    def _leave(self) -> bool:
+        """A command that runs on is collected by a later spawn, as subprocess does; whether it does run on."""
+        if not self._child.running or self.returncode is not None or self.pidfd < 0 or not self._child.ours:
+            return False
+        if kernel.has_ended(self.pidfd):
+            return False
+        _left.add((self.pid, kernel.started(self.pid)))
+        return True
+
+    def __del__(self) -> None:
+        if getattr(self, "_child", None) is not None and not sys.is_finalizing() and self._leave():
+            warnings.warn(f"process {self.pid} still runs, and nobody waits for it", ResourceWarning, source=self)
 
     def _abandon(self) -> None:
         """Kill, collect, close: nothing of it stays. In a fork of the process that made it, only close."""
@@ -287,7 +316,7 @@ class Process:
             raise
 
     def __repr__(self) -> str:
-        state = "held" if self._parked else "running" if self.returncode is None else f"returned {self.returncode}"
+        state = f"returned {self.returncode}" if self.returncode is not None else "held" if self._parked else "running"
         return f"<{type(self).__name__} {self.pid} {os.fsdecode(self.args[0])!r} {state}>"
 
 
@@ -355,8 +384,11 @@ def namespaces(pid: int) -> Dict[str, kernel.Descriptor]:
     Raises KernelError: ESRCH if there is no such process, EACCES if the caller may not look (ptrace(2)).
     """
     found: Dict[str, kernel.Descriptor] = {}
+    if isinstance(pid, bool) or not isinstance(pid, int) or not 0 < pid < 2**31:
+        raise UsageError(f"pid {pid!r}: expected the number of a process")
     try:
         with kernel.process(pid) as pidfd:
+            kernel.still_there(pidfd, pid)
             for kind in kernel.CLONE_FLAGS:
                 path = f"/proc/{pid}/ns/{kind}"
                 if os.path.exists(f"/proc/self/ns/{kind}"):
@@ -374,6 +406,17 @@ def namespaces(pid: int) -> Dict[str, kernel.Descriptor]:
 
 
 # --- odds and ends ---
+
+def _collect_left() -> None:
+    """Those that were let go while they ran, and have ended since. By now their number may be another child's."""
+    for pid, when in list(_left):
+        try:
+            if kernel.started(pid) == when and os.waitpid(pid, os.WNOHANG)[0] == 0:
+                continue
+        except ChildProcessError:           # somebody else collected it
+            pass
+        _left.discard((pid, when))
+
 
 class _explained:
     """What the kernel refuses in here says why, where this machine is known to."""

@@ -142,7 +142,7 @@ def _claimed(claim: Dict) -> List[_Container]:
         return []                               # its numbers are of other processes
     found = [_Container(claim["bridge"], host_ifname, int(entry["pid"]), entry["started"])
              for host_ifname, entry in claim["attachments"].items() if entry.get("started") is not None]
-    return [one for one in found if ownership.started(one.pid) == one.started]
+    return [one for one in found if kernel.started(one.pid) == one.started]
 
 
 def _of_name(name: str) -> Namespaces:
@@ -160,7 +160,7 @@ def _of_name(name: str) -> Namespaces:
 
 def _of_container(container: _Container) -> Namespaces:
     found = process.namespaces(container.pid)
-    if ownership.started(container.pid) != container.started:       # now that they are open: nobody else's
+    if kernel.started(container.pid) != container.started:       # now that they are open: nobody else's
         _close(found)
         raise NsnetError(f"exec {container.host_ifname!r}: its process {container.pid} has ended")
     return found

@@ -263,6 +263,45 @@ def test_dropping_a_process_that_runs_lets_it_run_without_a_descriptor_of_ours()
         os.close(pidfd)
 
 
+def test_what_was_dropped_while_it_ran_is_collected_by_a_later_launch():
+    """As subprocess does; and it warns, as that does."""
+    process = nsnet.spawn(CAT, new=(), stdin=nsnet.PIPE, stdout=nsnet.DEVNULL)
+    pid, pidfd, stdin = process.pid, os.dup(process.pidfd), os.dup(process.stdin.fileno())
+    with pytest.warns(ResourceWarning, match=f"process {pid} still runs"):
+        process.stdin = None
+        del process
+        gc.collect()
+    os.close(stdin)
+    try:
+        assert has_ended(pidfd) and children() == {pid}
+        with nsnet.spawn(["/bin/true"], new=()) as other:
+            assert children() <= {other.pid}
+    finally:
+        os.close(pidfd)
+
+
+def test_a_held_process_that_was_killed_says_so():
+    process = nsnet.spawn(CAT, new=(), hold=True)
+    process.kill()
+    assert process.wait(PATIENCE) == -signal.SIGKILL and "returned -9" in repr(process) and not process.held
+    with pytest.raises(nsnet.KernelError, match="has ended: SIGKILL"):
+        process.go()
+    process.close()
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"cwd": "/nonexistent"}, "chdir: No such file or directory (ENOENT): '/nonexistent'"),
+    ({"rlimits": {resource.RLIMIT_NOFILE: (2**40, 2**40)}}, "rlimit: "), ({"cgroup": "/tmp"}, "cgroup v2"),
+    ({"rlimits": {"nofile": (1, 2)}}, "'nofile'"), ({"new": {"user"}, "uid_map": "0:0:1"}, "'0:0:1'"),
+    ({"join": {"nett": "/x"}}, "join 'nett'"),
+], ids=str)
+def test_an_error_names_what_was_asked(options, words):
+    with pytest.raises(nsnet.NsnetError) as refused:
+        nsnet.spawn(CAT, **options)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    assert children() == set()
+
+
 def test_a_parked_child_dies_when_its_parent_is_killed(tmp_path):
     script = ("import nsnet, sys; held = nsnet.spawn(['/bin/cat'], new={'user', 'net'}, hold=True);"
               "print(held.pid, flush=True); sys.stdin.read()")
