@@ -12,6 +12,8 @@ import sys
 import threading
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import nsnet
 from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, environment, has_ended, is_gone,
@@ -146,6 +148,40 @@ def test_a_map_of_ones_own_is_read_back():
 def test_a_map_without_a_root_makes_the_first_id_the_commands():
     ids = {"uid_map": {1000: os.geteuid()}, "gid_map": {1001: os.getegid()}}
     assert output_of(["/bin/sh", "-c", "id -u; id -g"], new={"user"}, **ids).split() == ["1000", "1001"]
+
+
+NUMBERS = st.one_of(st.integers(0, 70000), st.integers(2**32 - 70000, 2**32 + 70000), st.integers(-2, 2**70))
+
+
+@needs_root
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(rows=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=4))
+def test_whatever_map_is_asked_for_is_the_map_or_refused(rows):
+    """No number comes out as another: the kernel itself takes them modulo 2**32."""
+    fits = all(0 <= inside and 0 <= outside and 1 <= count and max(inside, outside) + count <= 2**32 - 1
+               for inside, outside, count in rows)
+    try:
+        process = nsnet.spawn(CAT, new={"user"}, uid_map=rows, gid_map=rows, hold=True)
+    except nsnet.UsageError:
+        return                          # overlapping ones are refused as well
+    with process:
+        assert fits
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{process.pid}/{name}", encoding="ascii") as file:
+                assert sorted(tuple(map(int, line.split())) for line in file) == sorted(rows)
+        process.kill()
+
+
+@needs_root
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_every_map_that_is_right_is_read_back(data):
+    edges = sorted(data.draw(st.lists(st.integers(0, 2**32 - 2), min_size=2, max_size=12, unique=True)))
+    rows = [(low, low, data.draw(st.integers(1, high - low))) for low, high in zip(edges[::2], edges[1::2])]
+    with nsnet.spawn(CAT, new={"user"}, uid_map=rows, gid_map=rows, hold=True) as process:
+        with open(f"/proc/{process.pid}/uid_map", encoding="ascii") as file:
+            assert sorted(tuple(map(int, line.split())) for line in file) == rows
+        process.kill()
 
 
 @needs_root
