@@ -250,7 +250,8 @@ NSNET_BARE static void own_descriptors(struct nsnet_spawn *job, struct own *own,
 	own->fds[own->count++] = first;
 	if (second)
 		own->fds[own->count++] = second;
-	own->fds[own->count++] = &job->parent_fd;
+	if (job->parent_fd >= 0)
+		own->fds[own->count++] = &job->parent_fd;
 	for (size_t i = 0; i < job->n_joins; i++) {
 		job->joins[i].inside = job->joins[i].fd;
 		own->fds[own->count++] = &job->joins[i].inside;
@@ -619,7 +620,8 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 
 #define TRY(name, call) do { err = (call); if (err < 0) give_up(channel, (name), err); } while (0)
 
-	TRY(NSNET_STEP_DESCRIPTORS, raw_syscall3(SYS_fcntl, job->parent_fd, F_SETFD, FD_CLOEXEC));
+	if (job->parent_fd >= 0)
+		TRY(NSNET_STEP_DESCRIPTORS, raw_syscall3(SYS_fcntl, job->parent_fd, F_SETFD, FD_CLOEXEC));
 	if (job->oom_score_adj || job->uid_map) {
 		TRY(NSNET_STEP_PROC, open_proc());
 		proc = (int)err;
@@ -693,11 +695,16 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 
 /* --- how it begins ------------------------------------------------------------------------------------------------ */
 
-/* A descriptor that tells when the parent ends. By now it may have, and somebody else be our parent. */
+/* A descriptor that tells when the parent ends. By now it may have, and somebody else be our parent. One that has unshared its
+ * pid namespace is not to be seen from here. */
 NSNET_BARE static long watch_parent(struct nsnet_spawn *job)
 {
-	long fd = raw_syscall2(SYS_pidfd_open, job->owner, 0);
+	long fd;
 
+	job->parent_fd = -1;
+	if (raw_syscall0(SYS_getppid) == 0)
+		return 0;
+	fd = raw_syscall2(SYS_pidfd_open, job->owner, 0);
 	job->parent_fd = (int)fd;
 	return fd < 0 ? fd : raw_syscall0(SYS_getppid) == job->owner ? 0 : -ESRCH;
 }

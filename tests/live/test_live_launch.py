@@ -17,8 +17,8 @@ import time
 import pytest
 
 import nsnet
-from live_helpers import (IS_ROOT, PATIENCE, TREE, children, descriptors, environment, has_ended, is_gone, namespace_of, needs,
-                          needs_root, read_inside)
+from live_helpers import (IS_ROOT, LIBC, PATIENCE, TREE, check, children, descriptors, environment, has_ended, is_gone,
+                          namespace_of, needs, needs_root, read_inside)
 from nsnet import clone
 
 CAT, SH = ["/bin/cat"], "/bin/sh"
@@ -606,6 +606,20 @@ def test_a_parked_child_ends_with_its_parent_though_a_fork_of_that_lives(tmp_pat
             assert not is_gone(worker)
         finally:
             os.kill(worker, signal.SIGKILL)
+
+
+@needs_root
+def test_a_parent_that_has_unshared_its_pid_namespace_launches(way):
+    """Its children cannot see it; where the first of them has ended, the kernel has no memory for another (ENOMEM)."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            check(LIBC.unshare(0x20000000))
+            with nsnet.spawn([SH, "-c", "echo $$ $PPID"], new={"net"}, stdout=nsnet.PIPE) as process:
+                os._exit(0 if process.stdout.read().split() == [b"1", b"0"] and process.wait(PATIENCE) == 0 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_fork_that_leaves_the_block_ends_nothing():
