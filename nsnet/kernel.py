@@ -153,6 +153,14 @@ class Descriptor:
             self.close()
 
 
+def _release(turn: "threading.RLock") -> None:
+    """Give up the turn, if there is one: an interrupt, or the end of the time, may have come before."""
+    try:
+        turn.release()
+    except RuntimeError:
+        pass
+
+
 class RtnlSocket:
     """A NETLINK_ROUTE socket, connected to the kernel: the hold on a network namespace.
 
@@ -209,14 +217,15 @@ class RtnlSocket:
         turn = self._turn
         self._check_turn()
         try:
-            turn.acquire()
-            with self._use:
-                self._descriptor.close()
-        finally:
             try:
-                turn.release()
-            except RuntimeError:            # an interrupt came before there was a turn
-                pass
+                turn.acquire()
+                with self._use:
+                    self._descriptor.close()
+            finally:
+                _release(turn)
+        finally:                            # as in talk()
+            if turn._is_owned():            # type: ignore[attr-defined]
+                _release(turn)
 
     def _check_turn(self) -> None:
         """Outside the `try`: what a handler's `finally` released would be the turn of the talk that it interrupted."""
@@ -243,14 +252,15 @@ class RtnlSocket:
         turn = self._turn
         self._check_turn()
         try:
-            if not turn.acquire(False):
-                self._wait_for_turn(deadline)
-            return self._talk(exchange_from, deadline)
-        finally:
             try:
-                turn.release()
-            except RuntimeError:            # there was no turn
-                pass
+                if not turn.acquire(False):
+                    self._wait_for_turn(deadline)
+                return self._talk(exchange_from, deadline)
+            finally:
+                _release(turn)
+        finally:                            # before Python 3.11 an interrupt may come between `finally:` and the call
+            if turn._is_owned():            # type: ignore[attr-defined]
+                _release(turn)
 
     def _talk(self, exchange_from: Callable, deadline: int):
         fd = self.fileno()
