@@ -260,12 +260,7 @@ NSNET_BARE static void own_descriptors(struct nsnet_spawn *job, struct own *own,
 
 /* --- capabilities -------------------------------------------------------------------------------------------------- */
 
-struct powers {
-	uint64_t permitted;
-	uint64_t effective;
-};
-
-NSNET_BARE static long get_capabilities(struct powers *powers)
+NSNET_BARE long child_capabilities(struct powers *powers)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2];
@@ -534,7 +529,7 @@ NSNET_BARE static long become(const struct nsnet_spawn *job, int *step)
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_CAPABILITIES;	/* what was kept is not effective any more */
-	err = get_capabilities(&kept);
+	err = child_capabilities(&kept);
 	if (err == 0)
 		err = capset(kept.permitted, kept.permitted, 0);
 	return err < 0 ? err : raw_prctl(PR_SET_KEEPCAPS, 0, 0);
@@ -730,7 +725,7 @@ NSNET_BARE void child_of_memory(struct birth *birth)
 NSNET_BARE static long carry_capabilities(struct nsnet_spawn *job)
 {
 	struct powers own;
-	long err = get_capabilities(&own);
+	long err = child_capabilities(&own);
 
 	if (err < 0)
 		return err;

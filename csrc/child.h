@@ -40,7 +40,14 @@ struct birth {
 	long error;		/* of that step: the child is gone then */
 };
 
+/* Capabilities of a thread, bit n for capability n. */
+struct powers {
+	uint64_t permitted;
+	uint64_t effective;
+};
+
 /* Child side: raw system calls only. */
+long child_capabilities(struct powers *powers);
 __attribute__((noreturn)) void child_exit(int status);
 __attribute__((noreturn)) void child_of_memory(struct birth *birth);
 __attribute__((noreturn)) void child_to_image(void *birth);

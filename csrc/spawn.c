@@ -11,7 +11,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/magic.h>
 #include <linux/sched.h>
 #include <poll.h>
@@ -78,14 +77,11 @@ int nsnet_has_image(void)
 /* The calling thread's, bit n for capability n. */
 int nsnet_capabilities(uint64_t *effective)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2];
-	long err = raw_syscall2(SYS_capget, &header, data);
+	struct powers own = { 0 };
+	long err = child_capabilities(&own);
 
-	if (err < 0)
-		return (int)err;
-	*effective = data[0].effective | (uint64_t)data[1].effective << 32;
-	return 0;
+	*effective = own.effective;
+	return (int)err;
 }
 
 /* --- the job as bytes --------------------------------------------------------------------------------------------- */

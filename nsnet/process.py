@@ -337,8 +337,8 @@ def spawn(argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mappin
 
     Who it is: `uid_map`, `gid_map`: {inside: outside} or (inside, outside, count) tuples; without them container root is
     nobody (if the caller is root) or the caller. More than its own ids a caller without CAP_SETUID and CAP_SETGID gets from
-    newuidmap(1), which is run for it: rootless_maps() has its ranges. `setgroups`: whether setgroups(2) stays allowed inside; None: where the
-    kernel lets it. `user`, `group`, `groups`: ids inside, or names that the caller's passwd(5) and group(5) know; without
+    newuidmap(1), which is run for it: rootless_maps() has its ranges. `setgroups`: whether setgroups(2) stays allowed
+    inside; None: where the kernel lets it. `user`, `group`, `groups`: ids inside, or names that the caller's passwd(5) and group(5) know; without
     them root in a new or joined user namespace, and else the caller. `capabilities`: names from capabilities(7), exactly
     these in all five sets. `no_new_privs`.
 
@@ -455,31 +455,31 @@ class _Talk:
 
     def run(self, deadline: Optional[float]) -> bool:
         """Whether all streams have come to their ends before the deadline."""
-        while self._open:
-            with selectors.DefaultSelector() as ready:
-                for file in self._open:
-                    ready.register(file, selectors.EVENT_WRITE if file is self._stdin else selectors.EVENT_READ)
+        with selectors.DefaultSelector() as ready:
+            for file in self._open:
+                ready.register(file, selectors.EVENT_WRITE if file is self._stdin else selectors.EVENT_READ)
+            while self._open:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
                 for key, _ in ready.select(left):
-                    self._step(key.fileobj)
+                    if self._step(key.fileobj):
+                        ready.unregister(key.fileobj)
+                        self._end(key.fileobj)
         return True
 
-    def _step(self, file: Any) -> None:
+    def _step(self, file: Any) -> bool:
+        """Write or read once; whether that was the last time."""
         if file is self._stdin:
             try:
                 written = os.write(file.fileno(), self._data[:select.PIPE_BUF]) if self._data else 0
             except BrokenPipeError:                     # as subprocess: who does not read does not want it
                 written = len(self._data)
             self._data = self._data[written:]
-            if not self._data:
-                self._end(file)
-        else:
-            data = os.read(file.fileno(), _READ_BYTES)
-            self._read[file].append(data)
-            if not data:
-                self._end(file)
+            return not self._data
+        data = os.read(file.fileno(), _READ_BYTES)
+        self._read[file].append(data)
+        return not data
 
     def _end(self, file: IO[bytes]) -> None:
         self._open.remove(file)
