@@ -1,0 +1,150 @@
+"""The state directory: what nsnet keeps on disk between processes, whole after a crash, and the locks around it.
+
+$NSNET_STATE_DIR, else /run/nsnet for root, else $XDG_RUNTIME_DIR/nsnet, else /tmp/nsnet-UID; mode 0700, owner checked.
+
+Every file is written beside its place, synced, and renamed: after a crash the old or the new one is there, never half
+of one. A lock is flock(2) on a file of its own, which the kernel gives up when its holder dies. Knows files; does not
+know what is in them.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from typing import Optional
+
+from nsnet import idmap, kernel
+from nsnet.errors import KernelError, UsageError
+
+MOST_BYTES = 1 << 24                # of one file; no honest one comes near
+_RETRY = 0.002                      # seconds between looks at a lock that another process holds, growing to the next
+_RETRY_MOST = 0.05
+
+
+def directory() -> str:
+    """The state directory, made if it is not there. Raises KernelError or UsageError if there is none to be had."""
+    chosen = os.environ.get("NSNET_STATE_DIR")
+    if chosen:
+        return usable(os.path.abspath(chosen))
+    candidates = ["/run/nsnet"] if os.geteuid() == 0 else []
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        candidates.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsnet"))
+    maps = idmap.parse(kernel.read_file("/proc/self/uid_map"))     # so that root of a user namespace and its owner agree
+    outside = idmap.outside_of(maps, os.geteuid())
+    candidates.append(f"/tmp/nsnet-{os.geteuid() if outside is None else outside}")
+    problem: Optional[Exception] = None
+    for path in candidates:
+        try:
+            return usable(path)
+        except (KernelError, UsageError) as error:
+            problem = error
+    raise problem
+
+
+def usable(path: str) -> str:
+    """The path of a directory that is ours alone, made if it is not there."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+        seen = os.lstat(path)
+    except OSError as error:
+        raise KernelError(error.errno, f"state directory {path}") from None
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+        raise UsageError(f"state directory {path!r}: expected a directory of uid {os.geteuid()} that only it may write")
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+        raise KernelError(errno.EACCES, f"state directory {path}")
+    return path
+
+
+def boot_id() -> str:
+    """Changes with every boot (random(4)): what was written under another one is gone from the kernel."""
+    return kernel.read_file("/proc/sys/kernel/random/boot_id").strip()
+
+
+def pid_namespace() -> str:
+    """Names the caller's pid namespace: in another one a process has another number."""
+    with kernel.refused("pid namespace"):
+        return os.readlink("/proc/self/ns/pid")
+
+
+# --- files ---
+
+def read(path: str) -> bytes:
+    """A whole file. Raises FileNotFoundError, OSError, and ValueError for one that is too long."""
+    with kernel.Descriptor.open(path, os.O_RDONLY | os.O_NOFOLLOW) as file:
+        with open(file.fileno(), "rb", closefd=False) as stream:
+            content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes")
+    return content
+
+
+def write(path: str, content: bytes, temporary: str) -> None:
+    """Put a file in its place, synced; `temporary`: a path in the same directory that nobody else writes. Raises OSError."""
+    write_beside(temporary, content)
+    os.rename(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def write_beside(temporary: str, content: bytes) -> None:
+    """A new file, synced, but not in its place yet."""
+    with kernel.Descriptor.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600) as file:
+        if os.write(file.fileno(), content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: str) -> None:
+    """Make what was renamed, linked or removed in a directory last."""
+    with kernel.Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY) as held:
+        os.fsync(held.fileno())
+
+
+def remove(path: str) -> None:
+    """Remove a file if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+# --- locks ---
+
+def lock(path: str, timeout: Optional[float] = 0) -> Optional[kernel.Descriptor]:
+    """Hold a lock file, made if it is not there; None if another holds it `timeout` seconds long (None: as it takes).
+
+    The descriptor is the lock: it ends with it, or with the process and all of its forks. Who removes the file does so
+    while it holds the lock; a waiter finds out, and makes a new one. Two descriptors of one process exclude each other
+    too. Raises OSError.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = _RETRY
+    while True:
+        held = kernel.Descriptor.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(held.fileno(), fcntl.LOCK_EX | (0 if deadline is None else fcntl.LOCK_NB))
+                    break
+                except BlockingIOError:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        held.close()
+                        return None
+                    time.sleep(min(pause, left))        # flock(2) has no time limit
+                    pause = min(pause * 2, _RETRY_MOST)
+            if _is_path_of(held.fileno(), path):
+                return held
+        except BaseException:
+            held.close()
+            raise
+        held.close()                    # a collector saw it before it was locked, and removed it
+
+
+def _is_path_of(fd: int, path: str) -> bool:
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
