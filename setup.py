@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "nsnet" / "__init__.py").read_text(), re.M).group(1)
+TOML = ["tomli>=1.1; python_version<'3.11'"]         # what Python has as tomllib since
 COMPILING = {"build", "build_ext", "bdist_wheel", "develop", "editable_wheel", "install"}
 
 
@@ -48,9 +49,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9",
-    packages=["nsnet", "nsnet.cli", "nsnet.requests", "nsnet.rtnl", "nsnet.verbs"],
+    packages=["nsnet", "nsnet.cli", "nsnet.leases", "nsnet.network", "nsnet.requests", "nsnet.rtnl", "nsnet.verbs"],
     install_requires=["cffi>=1.15"],
-    extras_require={"test": ["pytest>=7", "hypothesis>=6.80", "pyroute2>=0.9"]},
+    extras_require={"toml": TOML, "test": ["pytest>=7", "hypothesis>=6.80", "pyroute2>=0.9", *TOML]},
     cffi_modules=["csrc/build.py:ffibuilder"],
     cmdclass={"build_ext": BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp39"}},

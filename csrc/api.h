@@ -90,6 +90,15 @@ struct nsnet_rlimit {
 	uint64_t hard;
 };
 
+/* One file of /proc/sys/net, which shows the network namespace of whoever opens, reads and writes it. */
+struct nsnet_sysctl {
+	const char *path;		/* where it begins and that nothing leads out of it is the caller's to check */
+	const char *value;		/* to be written; NULL: it is read */
+	char *room;			/* for what is read, which has to be less than this */
+	size_t size;
+	int64_t result;			/* the bytes read, 0 of one that is written, or -errno */
+};
+
 struct nsnet_spawn {
 	/* how it is made */
 	int image_fd;			/* the file of this module, which is executed in the child; -1: copy the memory */
@@ -106,6 +115,8 @@ struct nsnet_spawn {
 	int socket_type;
 	int socket_protocol;
 	int loopback;			/* set lo up; needs the socket */
+	struct nsnet_sysctl *sysctls;	/* read or written there; the results come behind the report that it is ready */
+	size_t n_sysctls;
 	int private_mounts;		/* in CLONE_NEWNS: nothing comes in from outside, nothing goes out */
 	int mount_proc;			/* a /proc of the new pid namespace */
 	const char *hostname;		/* NULL: as it is */
@@ -180,7 +191,8 @@ void nsnet_drop(struct nsnet_spawn *job);
 
 /* visit.c -------------------------------------------------------------------------------------------------------- */
 
-/* A socket made inside another namespace, by a thread or a child that goes there in our stead. */
+/* What a thread or a child does inside another network namespace, in our stead: open a socket, which is returned, or read and
+ * write sysctls; then 0. One that cannot be written ends that: those behind it are left alone, and so are their results. */
 struct nsnet_visit {
 	int image_fd;			/* as above */
 	int userns_fd;			/* enter this user namespace first; -1: stay in ours */
@@ -188,13 +200,16 @@ struct nsnet_visit {
 	int new_userns;			/* make a user namespace to own the new network namespace */
 	const char *uid_map;		/* for new_userns, in the format of /proc/PID/uid_map */
 	const char *gid_map;
-	int family;
+	int family;			/* -1: no socket */
 	int type;
 	int protocol;
+	struct nsnet_sysctl *sysctls;
+	size_t n_sysctls;
 	int step;
 };
 
 int nsnet_visit(struct nsnet_visit *visit);
+void nsnet_sysctls(struct nsnet_sysctl *rows, size_t count);
 
 /* mounts.c ------------------------------------------------------------------------------------------------------- */
 

@@ -14,9 +14,10 @@
  * calling thread waits (CLONE_VFORK). It has the parent's credentials there and no new namespace, so nobody may look into
  * it who may not look into the parent.
  *
- * It talks to its parent over one SOCK_SEQPACKET channel: a struct nsnet_report a message, with at most one descriptor. The
- * child makes both ends and hands one up, hence its own end is in no other process: end of file means that it has exec'd or
- * ended, whoever forks whatever meanwhile. It knows nothing of networks, and it leaves words to Python.
+ * It talks to its parent over one SOCK_SEQPACKET channel: a struct nsnet_report a message, with at most one descriptor, and a
+ * result for each sysctl behind the one that says it is ready. The child makes both ends and hands one up, hence its own end
+ * is in no other process: end of file means that it has exec'd or ended, whoever forks whatever meanwhile. It knows nothing
+ * of networks, and it leaves words to Python.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,6 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -489,6 +491,71 @@ NSNET_BARE static long set_loopback_up(int socket)
 	return raw_syscall3(SYS_ioctl, socket, SIOCSIFFLAGS, &request);
 }
 
+/* --- sysctls ------------------------------------------------------------------------------------------------------- */
+
+/* Read to `room`, or written; also in a thread that visits (visit.c). It is all done here, with nothing left to do through the
+ * descriptor elsewhere: ping_group_range looks at the user namespace of whoever reads or writes, not of whoever opened, and in
+ * older kernels there are files that look at the network namespace so. Bytes read, 0, or -errno. */
+NSNET_BARE long child_sysctl(const struct nsnet_sysctl *row, char *room)
+{
+	int access = row->value ? O_WRONLY : O_RDONLY;
+	struct statfs fs;
+	long fd, result;
+
+	fd = raw_syscall4(SYS_openat, AT_FDCWD, row->path, access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	if (fd < 0)
+		return fd;
+	result = raw_syscall2(SYS_fstatfs, fd, &fs);
+	if (result == 0 && fs.f_type != PROC_SUPER_MAGIC) {
+		result = -EXDEV;		/* something is mounted over it */
+	} else if (result == 0 && row->value) {
+		size_t len = length(row->value);
+
+		result = raw_syscall3(SYS_write, fd, row->value, len);	/* at once: the kernel takes no rest of a value */
+		if (result >= 0)
+			result = (size_t)result == len ? 0 : -EIO;
+	} else if (result == 0) {
+		result = raw_syscall3(SYS_read, fd, room, row->size);
+		if (result >= 0 && (size_t)result == row->size)
+			result = -EOVERFLOW;
+	}
+	raw_syscall1(SYS_close, fd);
+	return result;
+}
+
+/* What became of one of them, and the bytes read. */
+NSNET_BARE static long tell_result(int channel, int64_t result, char *room)
+{
+	struct iovec parts[2];
+	struct msghdr message;
+
+	parts[0].iov_base = &result;
+	parts[0].iov_len = sizeof(result);
+	parts[1].iov_base = room;
+	parts[1].iov_len = result > 0 ? (size_t)result : 0;
+	zero(&message, sizeof(message));
+	message.msg_iov = parts;
+	message.msg_iovlen = 2;
+	return raw_syscall3(SYS_sendmsg, channel, &message, MSG_NOSIGNAL);
+}
+
+NSNET_BARE static void do_sysctls(const struct nsnet_spawn *job, int channel)
+{
+	for (size_t i = 0; i < job->n_sysctls; i++) {
+		const struct nsnet_sysctl *row = &job->sysctls[i];
+		long room = 0, result;
+
+		if (row->size)		/* of the kernel: there is none on a thread's small stack */
+			room = raw_syscall6(SYS_mmap, 0, row->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		result = room < 0 && room > -4096 ? room : child_sysctl(row, (char *)room);
+		if (tell_result(channel, result, (char *)room) < 0)
+			child_exit(127);
+		if (row->value && result < 0)
+			return;
+		raw_syscall2(SYS_munmap, room, row->size);	/* EINVAL where there was none */
+	}
+}
+
 /* --- what the command gets ---------------------------------------------------------------------------------------- */
 
 NSNET_BARE static long set_mounts(const struct nsnet_spawn *job, int *step)
@@ -654,6 +721,7 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 		child_exit(127);
 	if (socket >= 0)
 		raw_syscall1(SYS_close, socket);
+	do_sysctls(job, channel);
 
 	wait_for_go(job, channel);
 

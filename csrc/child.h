@@ -48,6 +48,7 @@ struct powers {
 
 /* Child side: raw system calls only. */
 long child_capabilities(struct powers *powers);
+long child_sysctl(const struct nsnet_sysctl *row, char *room);
 __attribute__((noreturn)) void child_exit(int status);
 __attribute__((noreturn)) void child_of_memory(struct birth *birth);
 __attribute__((noreturn)) void child_to_image(void *birth);

@@ -81,8 +81,13 @@ NSNET_BARE static struct nsnet_spawn *unpack(struct packed_job *packed)
 	PLACE(job->cwd);
 	PLACE(job->oom_score_adj);
 	PLACE(job->groups);
+	PLACE(job->sysctls);
 	for (size_t i = 0; i < job->n_paths; i++)
 		PLACE(((const char **)job->paths)[i]);
+	for (size_t i = 0; i < job->n_sysctls; i++) {
+		PLACE(job->sysctls[i].path);
+		PLACE(job->sysctls[i].value);
+	}
 	return job;
 }
 

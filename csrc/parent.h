@@ -10,4 +10,7 @@ void nsnet_block_signals(uint64_t *saved);
 void nsnet_restore_signals(const uint64_t *saved);
 void nsnet_close(int *fd);
 
+struct nsnet_spawn;
+int nsnet_wait_for_report(struct nsnet_spawn *job);
+
 #endif

@@ -111,7 +111,7 @@ static void *put_text(struct bytes *bytes, const char *text)
 static void pack(const struct nsnet_spawn *job, struct bytes *bytes)
 {
 	struct packed_job packed = { .magic = IMAGE_MAGIC, .size = sizeof(packed), .job = *job };
-	size_t paths;
+	size_t paths, sysctls;
 
 	bytes->len = 0;
 	put(bytes, &packed, sizeof(packed));
@@ -129,6 +129,17 @@ static void pack(const struct nsnet_spawn *job, struct bytes *bytes)
 
 		if (bytes->start)
 			memcpy(bytes->start + paths + i * sizeof(offset), &offset, sizeof(offset));
+	}
+	sysctls = bytes->len;
+	packed.job.sysctls = put(bytes, job->sysctls, job->n_sysctls * sizeof(*job->sysctls));
+	for (size_t i = 0; i < job->n_sysctls; i++) {
+		struct nsnet_sysctl row = job->sysctls[i];
+
+		row.path = put_text(bytes, row.path);
+		row.value = put_text(bytes, row.value);
+		row.room = NULL;
+		if (bytes->start)
+			memcpy(bytes->start + sysctls + i * sizeof(row), &row, sizeof(row));
 	}
 	if (bytes->start)
 		memcpy(bytes->start, &packed, sizeof(packed));
@@ -388,7 +399,7 @@ int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const cha
 
 /* A report has come, or the end of the channel. A child that may not go on would make us wait for ever: whoever shares its id may
  * stop it. */
-static int wait_for_report(struct nsnet_spawn *job)
+int nsnet_wait_for_report(struct nsnet_spawn *job)
 {
 	struct pollfd file = { .fd = job->channel, .events = POLLIN };
 	siginfo_t info;
@@ -437,7 +448,7 @@ int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report)
 		int err;
 
 		nsnet_close(&job->passed_fd);
-		err = wait_for_report(job);
+		err = nsnet_wait_for_report(job);
 		if (err == 0)
 			err = receive(job->channel, report, &job->passed_fd);
 		if (err <= 0 || report->step != NSNET_STEP_MOVED || report->error)

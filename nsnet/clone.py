@@ -1,7 +1,8 @@
-"""Those who go in our stead: the children that become commands, and the visitors that open a socket somewhere else.
+"""Those who go in our stead: children that become commands, visitors that open a socket or a sysctl somewhere else.
 
-A `Child` is what C knows of one launch, from the moment of the call, whatever Python is doing; `visit` comes back with a
-socket. Knows the file that a child executes (csrc/image.c), and turns reports into steps. Knows no policy: process.py does.
+A `Child` is what C knows of one launch, from the moment of the call, whatever Python is doing; `visit` comes back with
+a socket, `sysctls` with what was read. Knows the file that a child executes (csrc/image.c), and turns reports into
+steps. Knows no policy: process.py does.
 """
 
 import errno
@@ -16,6 +17,11 @@ from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, proc_pid, step_name
 
 _MFD_EXEC = 0x10                            # <linux/memfd.h>, Linux 6.3
 _F_ADD_SEALS, _ALL_SEALS = 1033, 0xF        # <linux/fcntl.h>: against sealing, shrinking, growing and writing
+
+SYSCTL_BYTES = 1 << 14                      # of one that is read; the kernel makes room for as much before it looks
+VISIT_BYTES = 1 << 16                       # of what a visit is told: one message to a child, far below wmem_default
+
+_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class _Image:
@@ -235,3 +241,63 @@ def visit(family: int, type: int, protocol: int, *, netns_fd: int = -1, userns_f
     if made.fileno() < 0:
         raise KernelError(-made.detach(), step_name(job.step))
     return made
+
+
+Row = Tuple[str, Optional[str]]
+
+
+def sysctls(rows: Sequence[Row], *, netns_fd: int = -1, userns_fd: int = -1) -> List[Tuple[int, bytes]]:
+    """Files of /proc/sys/net, read and written inside a network namespace, without moving the caller.
+
+    `rows`: (path, what to write there or None to read it), done in this order and in one visit, unless they are very
+    many. `netns_fd`, `userns_fd`: as above, but -1 is the calling thread's own namespace. Returns (errno or 0, what was
+    read) for each; one that could not be written is the last. Raises KernelError if nobody can go there.
+    """
+    done: List[Tuple[int, bytes]] = []
+    while len(done) < len(rows):
+        part = _fitting(rows[len(done):])
+        done += _sysctls(part, netns_fd, userns_fd)
+        if done[-1][0] and rows[len(done) - 1][1] is not None:
+            break
+    return done
+
+
+def _fitting(rows: Sequence[Row]) -> Sequence[Row]:
+    """As many of the first ones as one visit takes."""
+    left = VISIT_BYTES
+    for count, (path, value) in enumerate(rows):
+        left -= ffi.sizeof("struct nsnet_sysctl") + len(path) + len(value or "")
+        if left < 0 and count:
+            return rows[:count]
+    return rows
+
+
+def _sysctls(rows: Sequence[Row], netns_fd: int, userns_fd: int) -> List[Tuple[int, bytes]]:
+    room = _new_uncleared("char[]", SYSCTL_BYTES * sum(value is None for _, value in rows))
+    keep: List[Any] = []
+    table = ffi.new("struct nsnet_sysctl[]", len(rows))
+    free = room
+    for row, (path, value) in zip(table, rows):
+        keep.append(ffi.new("char[]", path.encode()))
+        row.path = keep[-1]
+        if value is None:
+            row.room, row.size = free, SYSCTL_BYTES
+            free += SYSCTL_BYTES
+        else:
+            keep.append(ffi.new("char[]", value.encode()))
+            row.value = keep[-1]
+    if netns_fd < 0:
+        lib.nsnet_sysctls(table, len(rows))
+    else:
+        job = ffi.new("struct nsnet_visit *", {
+            "image_fd": image.fileno(), "userns_fd": userns_fd, "netns_fd": netns_fd, "family": -1,
+            "sysctls": table, "n_sysctls": len(rows)})
+        error = lib.nsnet_visit(job)
+        if error < 0:
+            raise KernelError(-error, step_name(job.step))
+    done: List[Tuple[int, bytes]] = []
+    for row in table:
+        done.append((max(-row.result, 0), ffi.unpack(row.room, row.result) if row.result > 0 else b""))
+        if row.result < 0 and row.value:
+            break
+    return done

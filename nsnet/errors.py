@@ -129,6 +129,36 @@ class RollbackError(NsnetError):
         self.left_behind = list(left_behind)
 
 
+class StillPending(NsnetError, TimeoutError):
+    """What was to be removed is not gone yet: the kernel, or a process that was killed, did not end in time.
+
+    `pending`: what it is, by name. It is still claimed: the same call again goes on, and so does `python -m nsnet gc`
+    once its owner has ended.
+    """
+
+    def __init__(self, pending: Sequence[str], timeout: float):
+        super().__init__(f"still pending after {timeout:g} s: {', '.join(pending)}"
+                         " (down again, or python -m nsnet gc, goes on with it)")
+        self.pending = list(pending)
+
+
+class NoFreeAddress(NsnetError):
+    """Every address that a subnet has to give is leased: the subnet, its ranges, how many they are, and how to see them."""
+
+
+class LeaseTaken(NsnetError):
+    """An address that was asked for by its number is another's.
+
+    `address`: its text. `owner`: who has it, or None where the record of it makes no sense.
+    """
+
+    def __init__(self, address: str, owner: Optional[str], where: str):
+        holder = "somebody: its record makes no sense" if owner is None else repr(owner)
+        super().__init__(f"address {address}: leased to {holder} ({where})")
+        self.address = address
+        self.owner = owner
+
+
 _NETLINK_CLASSES = {
     _errno.EEXIST: AlreadyExists,
     _errno.EPERM: NotPermitted,

@@ -13,7 +13,7 @@ import os
 import socket as _socket
 import threading
 import time
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 from nsnet import clone, kernel, pins
 from nsnet.errors import KernelError, NoSuchObject, ProtocolError, UsageError
@@ -387,7 +387,7 @@ class Netns(Verbs, Reading):
                 made.close()
                 raise
             made.close()                        # the calling thread has gone elsewhere
-        return _socket.socket(family, type, proto, fileno=self._visit(family, type, proto).detach())
+        return _socket.socket(family, type, proto, fileno=self._visit(clone.visit, family, type, proto).detach())
 
     def connect(self, address: Tuple[str, int], timeout: Optional[float] = None) -> _socket.socket:
         """A TCP connection from this namespace to (ip, port). `timeout`: seconds. Raises OSError as connect(2) does."""
@@ -402,17 +402,32 @@ class Netns(Verbs, Reading):
             raise
         return made
 
-    def _visit(self, family: int, type: int, proto: int) -> kernel.Descriptor:
+    def proc_sys(self, rows: Sequence[clone.Row]) -> List[Tuple[int, bytes]]:
+        """Files of /proc/sys/net as they are here, read and written in one visit: clone.sysctls().
+
+        What nsnet.sysctls makes its calls from, which checks that they are such files.
+        """
+        rtnl_socket = self.socket_of_rtnl
+        rtnl_socket.fileno()                    # a closed one says so
+        if self._here:
+            with _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE) as here:
+                inside = kernel.netns_identity(here) == rtnl_socket.identity()
+            if inside:
+                return clone.sysctls(rows)
+        return self._visit(clone.sysctls, rows)
+
+    def _visit(self, visit: Callable[..., Any], *arguments: Any) -> Any:
+        """What a visitor brings back from here: `visit` is a function of clone.py that sends one."""
         if self._userns is None:
             try:
-                return clone.visit(family, type, proto, netns_fd=self.fd)
+                return visit(*arguments, netns_fd=self.fd)
             except KernelError as error:
                 if error.errno != errno.EPERM:
                     raise
             self._userns = self._owner()
             if self._userns is None:
                 raise KernelError(errno.EPERM, "setns", "the network namespace's owner is not below the caller's")
-        return clone.visit(family, type, proto, netns_fd=self.fd, userns_fd=self._userns.fileno())
+        return visit(*arguments, netns_fd=self.fd, userns_fd=self._userns.fileno())
 
     # --- its end ---
 

@@ -61,6 +61,14 @@ def boot_id() -> str:
     return kernel.read_file("/proc/sys/kernel/random/boot_id").strip()
 
 
+def machine_id() -> str:
+    """The same on every boot (machine-id(5)), "" where there is none."""
+    try:
+        return kernel.read_file("/etc/machine-id").strip()
+    except KernelError:
+        return ""
+
+
 def pid_namespace() -> str:
     """Names the caller's pid namespace: in another one a process has another number."""
     with kernel.refused("pid namespace"):
@@ -110,12 +118,13 @@ def remove(path: str) -> None:
 
 # --- locks ---
 
-def lock(path: str, timeout: Optional[float] = 0) -> Optional[kernel.Descriptor]:
+def lock(path: str, timeout: Optional[float] = 0, pause_most: float = _RETRY_MOST) -> Optional[kernel.Descriptor]:
     """Hold a lock file, made if it is not there; None if another holds it `timeout` seconds long (None: as it takes).
 
     The descriptor is the lock: it ends with it, or with the process and all of its forks. Who removes the file does so
     while it holds the lock; a waiter finds out, and makes a new one. Two descriptors of one process exclude each other
-    too. Raises OSError.
+    too. `pause_most`: seconds between two looks at it, at most; where it is held for a moment, but by many in turn, who
+    looks seldom never gets it. Raises OSError.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = _RETRY
@@ -132,7 +141,7 @@ def lock(path: str, timeout: Optional[float] = 0) -> Optional[kernel.Descriptor]
                         held.close()
                         return None
                     time.sleep(min(pause, left))        # flock(2) has no time limit
-                    pause = min(pause * 2, _RETRY_MOST)
+                    pause = min(pause * 2, pause_most)
             if _is_path_of(held.fileno(), path):
                 return held
         except BaseException:
