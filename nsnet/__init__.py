@@ -13,24 +13,28 @@ process in namespaces; `explain` turns netlink bytes into text. All errors are `
 
 __version__ = "0.1.0"
 
-from nsnet.errors import (AlreadyExists, KernelError, ListChanged, NetlinkError, NoSuchObject, NotPermitted,
-                          NotSupported, NsnetError, OutcomeUnknown, ProtocolError, RollbackError, UsageError)
+from nsnet.attachments import Attachment, Container
+from nsnet.collection import collect
+from nsnet.drift import Fault
+from nsnet.errors import (AlreadyExists, KernelError, LeaseTaken, ListChanged, NetlinkError, NoFreeAddress, NoSuchObject,
+                          NotPermitted, NotSupported, NsnetError, OutcomeUnknown, ProtocolError, RollbackError,
+                          StillPending, UsageError)
 from nsnet.exchange import Outcome, Request
 from nsnet.explain import explain
 from nsnet.monitor import Event, Monitor
 from nsnet.netns import Batch, Netns
-from nsnet.network import Attachment, Container, Network, Step
+from nsnet.network import Network, Step
 from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
                            TrafficClass, Vlan)
-from nsnet.ownership import collect
 from nsnet.process import DEVNULL, PIPE, STDOUT, Process, namespaces, own_maps, spawn
 from nsnet.subids import rootless_maps
 from nsnet.verbs import LinkRef
 
 __all__ = [
-    "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Filter", "Hop", "KernelError",
-    "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns", "Network", "Nexthop",
-    "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError", "Outcome", "OutcomeUnknown", "PIPE", "Port",
-    "Process", "ProtocolError", "Qdisc", "Request", "RollbackError", "Route", "Rule", "STDOUT", "Step",
-    "TrafficClass", "UsageError", "Vlan", "collect", "explain", "namespaces", "own_maps", "rootless_maps", "spawn",
+    "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Fault", "Filter", "Hop",
+    "KernelError", "LeaseTaken", "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns",
+    "Network", "Nexthop", "NoFreeAddress", "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError",
+    "Outcome", "OutcomeUnknown", "PIPE", "Port", "Process", "ProtocolError", "Qdisc", "Request", "RollbackError",
+    "Route", "Rule", "STDOUT", "Step", "StillPending", "TrafficClass", "UsageError", "Vlan", "collect", "explain",
+    "namespaces", "own_maps", "rootless_maps", "spawn",
 ]

@@ -1,322 +1,284 @@
-"""What is ours: marks in the kernel, claims on disk, and removal of exactly that.
+"""What is ours: marks in the kernel, and claims on disk that say what they are of.
 
 Every link that nsnet creates carries its network's group from birth and an ifalias from the next message on. Before the
-first of them is created, a claim is written and synced to the state directory; the owner holds a lock on it while it
-lives, so a claim whose lock is free belongs to nobody any more, and `collect` removes what it names. A link is removed
-only if group, mark and claim agree.
+first of them is created a claim is written and synced to the state directory. A link is removed only if group, mark
+and claim agree: a group, a name, an alias or a prefix alone is anybody's.
 
-The state directory: $NSNET_STATE_DIR, else /run/nsnet for root, else $XDG_RUNTIME_DIR/nsnet, else /tmp/nsnet-UID; mode
-0700, owner checked. In it, for each network: ID.lock (held with flock by the owner) and ID.json (the claim).
+In the state directory there are, for each bridge of a network namespace, KEY.json (the claim) and KEY.lock, where KEY is
+made of both names. Whoever changes anything of a network holds the lock; the owner of one that lives no longer than a
+process holds it as long as the network is up, so that a lock that is free says that nobody owns it any more.
 
-Knows names, groups and processes; does not know what a network looks like.
+A network that keeps nothing on disk has its claim in its links' aliases (Mark), and holds, in its network namespace, an
+abstract unix socket with the name of its mark: the kernel gives that up with the process.
+
+Knows names, groups and processes; does not know what a network looks like, and removes nothing.
 """
 
 import errno
-import fcntl
+import hashlib
 import json
 import os
 import re
-import signal
-import stat
-from types import MappingProxyType
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Union
+import socket
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from nsnet import idmap, kernel, requests
-from nsnet.errors import KernelError, NetlinkError, NoSuchObject, UsageError
+from nsnet import kernel, state
+from nsnet.errors import KernelError
 from nsnet.netns import Netns
 from nsnet.objects import Link
 
-VERSION = 1
+VERSION = 2
+LIFETIMES = ("process", "declared", "attachments", "owner")
+STATES = ("building", "up", "removing")
 _ENTRY = re.compile(r"([0-9a-f]{12})\.(lock|json|tmp)")       # other files in the state directory are not ours
-KILL_TIMEOUT = 10.0                 # seconds that a killed process may take to end; then it is reported
+LOCK_TIMEOUT = 30.0                 # seconds that another process may work on a network before we say so
 
 
-def state_directory() -> str:
-    """The state directory, made if it is not there. Raises KernelError or UsageError if there is none to be had."""
-    chosen = os.environ.get("NSNET_STATE_DIR")
-    if chosen:
-        return _usable(os.path.abspath(chosen))
-    candidates = ["/run/nsnet"] if os.geteuid() == 0 else []
-    if os.environ.get("XDG_RUNTIME_DIR"):
-        candidates.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsnet"))
-    maps = idmap.parse(kernel.read_file("/proc/self/uid_map"))     # so that root of a user namespace and its owner agree
-    outside = idmap.outside_of(maps, os.geteuid())
-    candidates.append(f"/tmp/nsnet-{os.geteuid() if outside is None else outside}")
-    problem: Optional[Exception] = None
-    for path in candidates:
-        try:
-            return _usable(path)
-        except (KernelError, UsageError) as error:
-            problem = error
-    raise problem
+# --- marks ---
+
+def random_group() -> int:
+    """A link group that hopefully nobody else has; whether that is so is looked at before a delete."""
+    return int.from_bytes(os.urandom(4), "little") % 0x7FFFFFFF + 1
 
 
-def _usable(path: str) -> str:
+class Process(NamedTuple):
+    """One that is named by its number and by when it started: numbers come again. `pid_namespace`: whose number."""
+
+    pid: int
+    started: Optional[int]
+    pid_namespace: str
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        return cls(pid, kernel.started(pid), state.pid_namespace())
+
+    def runs(self) -> Optional[bool]:
+        """Whether it still runs; None if it is of another pid namespace, where we cannot look."""
+        if self.pid_namespace != state.pid_namespace():
+            return None
+        return self.started is not None and kernel.started(self.pid) == self.started
+
+
+class Mark(NamedTuple):
+    """The ifalias of a link of ours.
+
+    "nsnet:ID" for one with a claim on disk; without, "nsnet:ID:GROUP" for the bridge, and with the process at the other
+    end "nsnet:ID:GROUP:PID:STARTED:PIDNS" for a veth.
+    """
+
+    id: str
+    group: int = 0
+    process: Optional[Process] = None
+
+    def __str__(self) -> str:
+        text = f"nsnet:{self.id}" + (f":{self.group}" if self.group else "")
+        if self.process is not None:
+            text += f":{self.process.pid}:{self.process.started or 0}:{self.process.pid_namespace}"
+        return text
+
+    @classmethod
+    def parse(cls, ifalias: Optional[str]) -> Optional["Mark"]:
+        """Of a link whose network keeps nothing on disk; None for any other alias."""
+        found = re.fullmatch(r"nsnet:([0-9a-f]{12}):([0-9]{1,10})(?::([0-9]{1,10}):([0-9]{1,20}):(pid:\[[0-9]+\]))?",
+                             ifalias or "", re.ASCII)
+        if found is None:
+            return None
+        pid, when, namespace = found.group(3, 4, 5)
+        return cls(found.group(1), int(found.group(2)),
+                   None if pid is None else Process(int(pid), int(when), namespace))
+
+
+def hold_name(netns: Netns, mark: Mark) -> Optional[socket.socket]:
+    """The socket that says, in that namespace, that the owner of `mark` lives; None if another process has it."""
+    made = netns.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        os.makedirs(path, 0o700, exist_ok=True)
-        seen = os.lstat(path)
+        made.bind(f"\0nsnet:{mark.id}")
     except OSError as error:
-        raise KernelError(error.errno, f"state directory {path}") from None
-    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
-        raise UsageError(f"state directory {path!r}: expected a directory of uid {os.geteuid()} that only it may write")
-    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
-        raise KernelError(errno.EACCES, f"state directory {path}")
-    return path
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise KernelError(error.errno, "claim", f"unix socket of nsnet:{mark.id}") from None
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
-def _pid_namespace() -> str:
-    with kernel.refused("pid namespace"):
-        return os.readlink("/proc/self/ns/pid")
+# --- claims ---
 
-
-def boot_id() -> str:
-    """Changes with every boot (random(4)): what was claimed under another one is gone from the kernel."""
-    return kernel.read_file("/proc/sys/kernel/random/boot_id").strip()
-
-
-def _process(pid: Optional[int]) -> Dict[str, Any]:
-    return {} if pid is None else {"pid": pid, "started": kernel.started(pid)}
+def key_of(netns: str, bridge: str) -> str:
+    """The name of a claim's files: there is one network for each bridge of a network namespace."""
+    return hashlib.sha256(f"{netns}\0{bridge}".encode()).hexdigest()[:12]
 
 
 class Claim:
-    """One network's entry in the state directory, locked by this process.
+    """What one network has on the host, and what it was declared to be: its entry in the state directory.
 
-    `id`: 12 hex digits. `group`: of all its links. `mark`: their ifalias. `names`: of all links on the host that were
-    meant to exist at any time.
+    `lifetime`: one of LIFETIMES. `state`: "building" until it was up for the first time, "removing" once its removal has
+    begun. `group`: of all its links; `doomed`: of those that are about to be removed; `mark`: their ifalias.
+    `attachments`: {host_ifname: what is known of it}: "pid", "started" of the process at its other end; "ready": it has
+    come to its end; the rest is network.py's. `forwarding`: what forwarding.py changed, and what it was.
     """
 
-    def __init__(self, bridge: str, netns: Netns, attachments: Mapping[str, Optional[int]] = MappingProxyType({})):
-        """`attachments`: {host_ifname: pid or None} of those that are about to be made with the bridge."""
-        self.id = os.urandom(6).hex()
-        self.group = int.from_bytes(os.urandom(4), "little") % 0x7FFFFFFF + 1
-        self.mark = f"nsnet:{self.id}"
-        self.bridge = bridge
-        self.attachments = {host_ifname: _process(pid) for host_ifname, pid in attachments.items()}
-        self.directory = state_directory()
-        self._owner = os.getpid()
-        self._fixed = {"version": VERSION, "id": self.id, "bridge": bridge, "group": self.group, "mark": self.mark,
-                       "netns": netns.identity, "private": netns.private, "boot_id": boot_id(), "owner": self._owner,
-                       "pid_namespace": _pid_namespace()}
-        self._lock: Optional[kernel.Descriptor] = None
+    def __init__(self, content: Mapping[str, Any], directory: Optional[str]):
+        self.directory = directory
+        self.key, self.bridge, self.netns = content["key"], content["bridge"], content["netns"]
+        self.inode, self.private = content["inode"], content["private"]
+        self.boot_id, self.pid_namespace = content["boot_id"], content["pid_namespace"]
+        self.lifetime, self.state, self.adopted = content["lifetime"], content["state"], content["adopted"]
+        self.group, self.doomed, self.mark = content["group"], content["doomed"], content["mark"]
+        self.owner: Dict[str, Any] = content["owner"]
+        self.declaration: Dict[str, Any] = content["declaration"]
+        self.attachments: Dict[str, Dict[str, Any]] = content["attachments"]
+        self.forwarding: Dict[str, Dict[str, Any]] = content["forwarding"]
+        self._written: Optional[bytes] = None
 
-    def take(self) -> None:
-        """Lock it and put it on disk. `release` undoes that, however far it came."""
-        with kernel.refused(f"journal {self._path('json')}"):
-            self._lock = self._take_lock()
-            self.write()
+    @classmethod
+    def new(cls, netns: Netns, bridge: str, lifetime: str, declaration: Mapping[str, Any], *, adopted: bool = False,
+            directory: Optional[str] = None) -> "Claim":
+        """One that is not on disk yet; without a directory it never will be."""
+        identity, own = netns.identity, os.getpid()
+        mark, group = Mark(os.urandom(6).hex()), random_group()
+        return cls({
+            "key": key_of(identity, bridge), "bridge": bridge, "netns": identity, "inode": os.fstat(netns.fd).st_ino,
+            "private": netns.private, "boot_id": state.boot_id(), "pid_namespace": state.pid_namespace(),
+            "lifetime": lifetime, "state": "building", "adopted": adopted, "group": group, "doomed": random_group(),
+            "mark": str(mark if directory is not None else mark._replace(group=group)),
+            "owner": {"pid": own, "started": kernel.started(own)}, "declaration": dict(declaration),
+            "attachments": {}, "forwarding": {}}, directory)
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether this process took it: a fork of the owner owns nothing, though it inherits the lock."""
-        return os.getpid() == self._owner
+    @classmethod
+    def load(cls, directory: str, key: str) -> "Claim":
+        """From disk. Raises FileNotFoundError if there is none, ValueError for what makes no sense."""
+        content = state.read(os.path.join(directory, f"{key}.json"))
+        try:
+            found = json.loads(content)
+            if not isinstance(found, dict) or found.get("version") != VERSION:
+                raise ValueError(f"not a claim of version {VERSION}")
+            claim = cls(found, directory)
+            claim._check(key)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a claim: {error!r}") from None
+        claim._written = content
+        return claim
+
+    def _check(self, key: str) -> None:
+        if self.key != key or key_of(self.netns, self.bridge) != key:
+            raise ValueError("its name is not that of its network")
+        if not re.fullmatch(r"nsnet:[0-9a-f]{12}", self.mark, re.ASCII) or not all(
+                type(group) is int and 1 <= group <= 0x7FFFFFFF for group in (self.group, self.doomed)):
+            raise ValueError("its mark or group is none that nsnet gives")
+        if self.lifetime not in LIFETIMES or self.state not in STATES:
+            raise ValueError(f"expected a lifetime of {', '.join(LIFETIMES)}, a state of {', '.join(STATES)}")
+        for entry in self.attachments.values():
+            pid = entry.get("pid")
+            if pid is not None and (type(pid) is not int or not 0 < pid < 2**31):
+                raise ValueError(f"pid {pid!r}: expected a number")
+        if not all(type(self.owner[name]) is int for name in ("pid", "started")):
+            raise ValueError("its owner is no process")
+        for changed in self.forwarding.values():
+            if not all(isinstance(value, str) for value in changed["earlier"].values()):
+                raise ValueError("what it forwards makes no sense")
 
     @property
     def names(self) -> List[str]:
-        return [self.bridge, *self.attachments]
+        """Of all links on the host that were meant to exist at any time; an adopted bridge is none of them."""
+        return [*([] if self.adopted else [self.bridge]), *self.attachments]
 
-    def _path(self, suffix: str) -> str:
-        return os.path.join(self.directory, f"{self.id}.{suffix}")
+    @property
+    def groups(self) -> Tuple[int, int]:
+        return self.group, self.doomed
 
-    def _take_lock(self) -> kernel.Descriptor:
-        while True:
-            lock = kernel.Descriptor.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
-            if _is_path_of(lock.fileno(), self._path("lock")):
-                return lock
-            lock.close()                # a collector saw it before it was locked, and removed it
+    def is_of_this_boot(self) -> bool:
+        return self.boot_id == state.boot_id()
 
-    def add(self, host_ifname: str, pid: Optional[int] = None) -> None:
-        """Claim one more link, and the process at its other end, before either can be forgotten."""
-        self.attachments[host_ifname] = _process(pid)
-        self.write()
+    def owner_process(self) -> Process:
+        return Process(self.owner["pid"], self.owner["started"], self.pid_namespace)
 
-    def drop(self, host_ifname: str) -> None:
-        """The link is gone."""
-        if self.attachments.pop(host_ifname, None) is not None:
-            self.write()
+    def process_of(self, host_ifname: str) -> Optional[Process]:
+        """The process at the other end of an attachment, if it is known."""
+        entry = self.attachments.get(host_ifname, {})
+        return None if entry.get("pid") is None else Process(entry["pid"], entry.get("started"), self.pid_namespace)
+
+    def mark_of(self, host_ifname: Optional[str] = None) -> str:
+        """The ifalias for a link of it."""
+        if self.directory is not None or host_ifname is None:
+            return self.mark
+        launched = self.attachments[host_ifname].get("launched")
+        return str(Mark.parse(self.mark)._replace(process=self.process_of(host_ifname) if launched else None))
+
+    def is_ours(self, link: Link) -> bool:
+        """Whether a link was made under this claim: its group, and its mark or (killed before it was marked) its name."""
+        return link.group in self.groups and (self._has_mark(link) or (not link.ifalias and link.ifname in self.names))
+
+    def _has_mark(self, link: Link) -> bool:
+        alias = link.ifalias or ""
+        return alias == self.mark or (self.directory is None and alias.startswith(f"{self.mark}:"))
+
+    def content(self) -> Dict[str, Any]:
+        """What is on disk."""
+        return {"version": VERSION, "key": self.key, "bridge": self.bridge, "netns": self.netns, "inode": self.inode,
+                "private": self.private, "boot_id": self.boot_id, "pid_namespace": self.pid_namespace,
+                "lifetime": self.lifetime, "state": self.state, "adopted": self.adopted, "group": self.group,
+                "doomed": self.doomed, "mark": self.mark, "owner": self.owner, "declaration": self.declaration,
+                "attachments": self.attachments, "forwarding": self.forwarding}
 
     def write(self) -> None:
-        """Put the claim on disk, synced: after a crash the old or the new one is there, whole."""
-        temporary = self._path("tmp")
-        content = json.dumps({**self._fixed, "attachments": self.attachments}).encode()
-        with kernel.refused(f"journal {self._path('json')}"):
-            with kernel.Descriptor.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600) as file:
-                if os.write(file.fileno(), content) != len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            os.rename(temporary, self._path("json"))
-            _sync_directory(self.directory)
-
-    def release(self) -> None:
-        """Everything it named is gone: remove the entry, the lock last."""
-        _forget(self.directory, self.id)
-        if self._lock is not None:
-            self._lock.close()
-
-
-def _sync_directory(path: str) -> None:
-    with kernel.Descriptor.open(path, os.O_RDONLY | os.O_DIRECTORY) as directory:
-        os.fsync(directory.fileno())
-
-
-def _is_path_of(fd: int, path: str) -> bool:
-    try:
-        there = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    here = os.fstat(fd)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-
-
-def _forget(directory: str, name: str) -> None:
-    for suffix in ("tmp", "json", "lock"):
-        try:
-            os.unlink(os.path.join(directory, f"{name}.{suffix}"))
-        except FileNotFoundError:
-            pass
-
-
-# --- removing links ---
-
-def is_ours(link: Link, group: int, mark: str, names: Iterable[str]) -> bool:
-    """Whether a link was made under a claim: its group, and its mark or (killed before it was marked) its name."""
-    return link.group == group and (link.ifalias == mark or (not link.ifalias and link.ifname in names))
-
-
-def remove_link(netns: Netns, link: Union[int, str], group: int, mark: str, names: Iterable[str]) -> bool:
-    """Delete the link of that index or name if it is there and ours. Returns whether it was."""
-    try:
-        link = netns.link(link)
-    except NoSuchObject:
-        return False
-    if not is_ours(link, group, mark, names):
-        return False
-    netns.del_link(link, missing_ok=True)
-    return True
-
-
-def remove_links(netns: Netns, group: int, mark: str, names: Iterable[str]) -> List[str]:
-    """Delete all links of a claim; bridges are set down first. Returns the names of those that were there, bridges last.
-
-    One group delete, which waits once for the kernel, unless somebody else's link is in the group: then one by one.
-    Raises KernelError (EBUSY), after removing the others, for a link that has our group and a claimed name but somebody
-    else's alias: it was ours, and whose it is now is for a person to say.
-    """
-    names = set(names)
-    members = [link for link in netns.links() if link.group == group]
-    ours = sorted((link for link in members if is_ours(link, group, mark, names)), key=lambda link: link.kind == "bridge")
-    if ours:
-        with netns.batch() as net:
-            for link in ours:
-                if link.kind == "bridge":
-                    net.add(requests.set_link(link.index, link.ifname, up=False, tolerate=requests.GONE))
-            if len(ours) == len(members):
-                net.del_group(group)
-            else:
-                for link in ours:
-                    net.del_link(link, missing_ok=True)
-    doubtful = [link for link in members if link not in ours and link.ifname in names]
-    if doubtful:
-        raise KernelError(errno.EBUSY, f"delete {doubtful[0].ifname}",
-                          f"its alias is {doubtful[0].ifalias!r}, expected {mark!r}; delete it by hand if it is not needed")
-    return [link.ifname for link in ours]
-
-
-# --- collecting what nobody owns ---
-
-class Collected(NamedTuple):
-    """What `collect` found. `removed`: names of links and processes that are gone now. `alive`: networks whose owner lives.
-    `elsewhere`: abandoned networks of other network namespaces, to be collected there. `failed`: what could not be removed.
-    """
-
-    removed: List[str]
-    alive: List[str]
-    elsewhere: List[str]
-    failed: List[str]
-
-
-def collect(netns: Netns) -> Collected:
-    """Remove what networks without a living owner left in `netns`. Safe to repeat, to run twice at once, and to kill."""
-    result = Collected([], [], [], [])
-    directory = state_directory()
-    with kernel.refused(f"list {directory}"):
-        entries = [_ENTRY.fullmatch(file) for file in os.listdir(directory)]
-    for name in sorted({entry.group(1) for entry in entries if entry}):
-        path = os.path.join(directory, f"{name}.lock")
-        try:
-            with kernel.Descriptor.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600) as lock:
-                try:
-                    fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    result.alive.append(_describe(directory, name))
-                    continue
-                if _is_path_of(lock.fileno(), path):
-                    _collect_one(netns, directory, name, result)
-        except OSError as error:
-            result.failed.append(f"{path}: {error.strerror or error}")
-    return result
-
-
-def _describe(directory: str, name: str) -> str:
-    try:
-        return f"{_load(directory, name)['bridge']} ({name})"
-    except (OSError, ValueError, KeyError):
-        return name
-
-
-def _load(directory: str, name: str) -> Dict[str, Any]:
-    with open(os.path.join(directory, f"{name}.json"), "rb") as file:
-        content = json.loads(file.read(1 << 24))
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise ValueError(f"not a claim of version {VERSION}")
-    group = content["group"]
-    if content["mark"] != f"nsnet:{name}" or not isinstance(group, int) or not 1 <= group <= 0x7FFFFFFF:
-        raise ValueError("its mark or group is none that nsnet gives")
-    return content
-
-
-def _collect_one(netns: Netns, directory: str, name: str, result: Collected) -> None:
-    try:
-        claim = _load(directory, name)
-        attachments = claim["attachments"]
-        if claim["boot_id"] == boot_id():
-            if any("pid" in entry for entry in attachments.values()) and claim["pid_namespace"] != _pid_namespace():
-                result.elsewhere.append(f"{claim['bridge']} ({name}, {claim['pid_namespace']})")
-                return
-            for entry in attachments.values():
-                _kill(entry, result)
-            # A private host ends with its owner, since nothing but the owner's sockets held it.
-            if not claim["private"]:
-                if claim["netns"] != netns.identity:
-                    result.elsewhere.append(f"{claim['bridge']} ({name}, {claim['netns']})")
-                    return
-                result.removed.extend(remove_links(netns, claim["group"], claim["mark"], [claim["bridge"], *attachments]))
-    except FileNotFoundError:
-        pass                            # killed before the claim was on disk: nothing was created yet
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        result.failed.append(f"{os.path.join(directory, name)}.json: {error}")
-        return
-    except (NetlinkError, KernelError, TimeoutError) as error:
-        result.failed.append(f"{_describe(directory, name)}: {error}")
-        return
-    _forget(directory, name)
-
-
-def _kill(entry: Dict[str, Any], result: Collected) -> None:
-    """End a process that outlived its owner, if it is still the one that was claimed."""
-    pid, when = entry.get("pid"), entry.get("started")
-    if pid is None or when is None:
-        return
-    try:
-        pidfd = kernel.Descriptor.of(os.pidfd_open, pid)
-    except OSError:
-        return
-    with pidfd:
-        if kernel.proc_pid(pidfd.fileno()) != pid:
-            raise KernelError(errno.ESRCH, f"process {pid}", "/proc is of another pid namespace")
-        if kernel.started(pid) != when:
+        """Put it on disk, synced, unless it is there as it is. After a crash the old or the new one is there, whole."""
+        if self.directory is None:
             return
-        kernel.signal_process(pidfd.fileno(), signal.SIGKILL)
-        if not kernel.has_ended(pidfd.fileno(), KILL_TIMEOUT):
-            raise TimeoutError(f"process {pid} has not ended {KILL_TIMEOUT} s after SIGKILL")
-        result.removed.append(f"process {pid}")
+        content = json.dumps(self.content()).encode()
+        if content == self._written:
+            return
+        path = os.path.join(self.directory, f"{self.key}.json")
+        with kernel.refused(f"journal {path}"):
+            state.write(path, content, os.path.join(self.directory, f"{self.key}.tmp"))
+        self._written = content
+
+    def forget(self) -> None:
+        """Everything that it named is gone: remove the entry; the lock, which the caller holds, last."""
+        self._written = None
+        if self.directory is not None:
+            forget(self.directory, self.key)
+
+    def __str__(self) -> str:
+        return f"{self.bridge} ({self.key})"
+
+
+def load(directory: str, key: str) -> Optional[Claim]:
+    """The claim of that key; None if there is none. Raises KernelError for one that makes no sense."""
+    try:
+        return Claim.load(directory, key)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise KernelError(errno.EINVAL, f"journal {os.path.join(directory, key)}.json",
+                          f"{error}; remove it, if nothing of that network is needed") from None
+
+
+def forget(directory: str, key: str) -> None:
+    """Remove a claim's files; the lock, which the caller holds, last."""
+    for suffix in ("tmp", "json", "lock"):
+        state.remove(os.path.join(directory, f"{key}.{suffix}"))
+
+
+def keys(directory: str) -> List[str]:
+    """Of all claims in a state directory, those that are locked before they are written among them."""
+    with kernel.refused(f"list {directory}"):
+        return sorted({entry.group(1) for entry in map(_ENTRY.fullmatch, os.listdir(directory)) if entry})
+
+
+def claims(directory: str) -> Iterable[Claim]:
+    """All that can be read, as they are now: nobody's lock is asked for. gc says more of the others."""
+    for key in keys(directory):
+        try:
+            yield Claim.load(directory, key)
+        except (OSError, ValueError, KernelError):
+            continue
+
+
+def lock(directory: str, key: str, timeout: Optional[float] = 0) -> Optional[kernel.Descriptor]:
+    """The right to change a network; None if another has it for `timeout` seconds."""
+    path = os.path.join(directory, f"{key}.lock")
+    with kernel.refused(f"lock {path}"):
+        return state.lock(path, timeout)

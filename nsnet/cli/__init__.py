@@ -15,6 +15,10 @@ from typing import List, NoReturn, Optional
 
 COMMANDS = {
     "demo": "build a bridge and a container on it, talk to it, take it all down",
+    "up": "bring up the networks that a file declares, or repair them",
+    "down": "take networks down",
+    "list": "list the networks that there are",
+    "show": "show one network, and what of it is not as declared",
     "run": "run a command in new namespaces, in existing ones, or both",
     "exec": "run a command in the namespaces of a container, a process, or a network namespace with a name",
     "gc": "remove what networks without a living owner left behind",

@@ -18,7 +18,8 @@ from nsnet import job, idmap, process, values
 from nsnet.cli.signals import Interrupted, Stop, stoppable
 from nsnet.errors import UsageError
 from nsnet.netns import Netns
-from nsnet.network import Container, Network, Step
+from nsnet.attachments import Container
+from nsnet.network import Network, Step
 
 ECHO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "echo.py")
 LISTEN_TIMEOUT = 10.0               # seconds until something must listen

@@ -9,7 +9,7 @@ import os
 from contextlib import ExitStack
 from typing import Dict, List, NamedTuple, Tuple
 
-from nsnet import kernel, ownership, pins, process
+from nsnet import kernel, ownership, pins, process, state
 from nsnet.cli import options as common
 from nsnet.cli.attend import attend
 from nsnet.errors import KernelError, NsnetError, UsageError
@@ -116,38 +116,28 @@ def _close(found: Namespaces) -> None:
 class _Container(NamedTuple):
     bridge: str
     host_ifname: str
-    pid: int
-    started: int
+    name: str
+    process: ownership.Process
 
     def __str__(self) -> str:
-        return f"{self.host_ifname} on {self.bridge} (process {self.pid})"
+        alias = "" if self.name == self.host_ifname else f"{self.name}, "
+        return f"{self.host_ifname} on {self.bridge} ({alias}process {self.process.pid})"
 
 
 def _containers() -> List[_Container]:
     """Those that live, by the claims of all networks, as far as these can be read: gc says more of the others."""
-    directory, found = ownership.state_directory(), []
-    with kernel.refused(f"list {directory}"):
-        entries = sorted(os.listdir(directory))
-    for entry in entries:
-        if entry.endswith(".json"):
-            try:
-                found += _claimed(ownership._load(directory, entry[:-len(".json")]))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
-    return sorted(found)
-
-
-def _claimed(claim: Dict) -> List[_Container]:
-    if claim["boot_id"] != ownership.boot_id() or claim["pid_namespace"] != os.readlink("/proc/self/ns/pid"):
-        return []                               # its numbers are of other processes
-    found = [_Container(claim["bridge"], host_ifname, int(entry["pid"]), entry["started"])
-             for host_ifname, entry in claim["attachments"].items() if entry.get("started") is not None]
-    return [one for one in found if kernel.started(one.pid) == one.started]
+    found = []
+    for claim in ownership.claims(state.directory()):
+        if claim.is_of_this_boot():
+            found += [_Container(claim.bridge, host_ifname, entry["name"], claim.process_of(host_ifname))
+                      for host_ifname, entry in claim.attachments.items() if entry.get("pid") is not None]
+    return sorted(one for one in found if one.process.runs())
 
 
 def _of_name(name: str) -> Namespaces:
     there, names = _containers(), pins.pinned()
-    meant = [one for one in there if one.host_ifname == name] or [one for one in there if one.bridge == name]
+    meant = ([one for one in there if one.host_ifname == name] or [one for one in there if one.name == name]
+             or [one for one in there if one.bridge == name])
     if len(meant) > 1:
         raise NsnetError(f"exec {name!r}: expected the name of one container; there {_are(meant)}")
     if meant:
@@ -159,10 +149,10 @@ def _of_name(name: str) -> Namespaces:
 
 
 def _of_container(container: _Container) -> Namespaces:
-    found = process.namespaces(container.pid)
-    if kernel.started(container.pid) != container.started:       # now that they are open: nobody else's
+    found = process.namespaces(container.process.pid)
+    if not container.process.runs():            # now that they are open: nobody else's
         _close(found)
-        raise NsnetError(f"exec {container.host_ifname!r}: its process {container.pid} has ended")
+        raise NsnetError(f"exec {container.host_ifname!r}: its process {container.process.pid} has ended")
     return found
 
 

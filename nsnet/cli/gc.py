@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 
+from nsnet.collection import collect
 from nsnet.netns import Netns
-from nsnet.ownership import collect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one object: removed, alive, elsewhere, failed")
+    parser.add_argument("--json", action="store_true", help="print one object: removed, alive, kept, elsewhere, failed")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -23,8 +23,10 @@ def run(options: argparse.Namespace) -> int:
             print(f"removed {name}")
         for name in found.alive:
             print(f"left {name}: its owner lives")
+        for name in found.kept:
+            print(f"left {name}: it was declared to stay; nsnet down removes it")
         for name in found.elsewhere:
-            print(f"left {name}: it is in another network namespace; run gc there")
+            print(f"left {name}: it is in another namespace; run gc there")
         if not any(found):
             print("nothing to remove")
     for problem in found.failed:

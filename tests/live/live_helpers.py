@@ -170,8 +170,9 @@ def has_ended(pidfd, seconds=PATIENCE):
 
 
 def claims(directory):
-    """The files in a state directory."""
-    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    """The files of claims in a state directory; the leases stay behind, so that who comes back finds its address."""
+    there = os.listdir(directory) if os.path.isdir(directory) else []
+    return sorted(name for name in there if name not in ("leases", "forwarding.lock"))
 
 
 # --- nsnet as a command ---

@@ -173,7 +173,7 @@ def test_gc_leaves_live_networks_alone(host, state):
             assert (done.returncode, done.stderr) == (0, "") and re.search("left br0.*owner lives", done.stdout)
             assert (links_of(host), claims(state)) == before and container.poll() is None
             report = json.loads(run_nsnet(host, state, "gc", "--json").stdout)
-            assert set(report) == {"removed", "alive", "elsewhere", "failed"} and len(report["alive"]) == 1
+            assert set(report) == {"removed", "alive", "kept", "elsewhere", "failed"} and len(report["alive"]) == 1
 
 
 def test_a_live_and_a_dead_network_side_by_side(host, state):
@@ -248,7 +248,7 @@ def test_gc_in_another_namespace_leaves_it_to_a_gc_in_the_right_one(host, state)
     with Victim(host, state) as victim, nsnet.Netns.new(beside=host) as elsewhere:
         victim.kill()
         done = run_nsnet(elsewhere, state, "gc")
-        assert done.returncode == 0 and "another network namespace" in done.stdout and "br0" in ifnames(host)
+        assert done.returncode == 0 and "it is in another namespace" in done.stdout and "br0" in ifnames(host)
         done = run_nsnet(host, state, "gc")
         assert done.returncode == 0 and "br0" not in ifnames(host)
 

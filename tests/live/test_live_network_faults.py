@@ -16,7 +16,7 @@ CAT = ["/bin/cat"]
 # What returns no descriptor may also be interrupted right after it was done.
 PLACES = [(nsnet.Netns, "perform"), (clone.Child, "clone"), (clone.Child, "write_maps"), (clone.Child, "go"),
           (kernel.RtnlSocket, "sync_carrier"), (ownership.Claim, "write")]
-ONLY_BEFORE = [(clone.Child, "receive"), (ownership.Claim, "_take_lock"), (kernel.RtnlSocket, "index_taken")]
+ONLY_BEFORE = [(clone.Child, "receive"), (ownership, "lock"), (kernel.RtnlSocket, "index_taken")]
 MOST = 60                                                   # no operation here makes more calls
 
 

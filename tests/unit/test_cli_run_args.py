@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import ANY_TEXT, one_line
 from test_cli_args import complaint, nothing_is_asked, run                                              # noqa: F401
 
-from nsnet import ownership, pins, process
+from nsnet import pins, process, state
 from nsnet.cli import attend
 
 COMMAND = ("--", "/bin/true")
@@ -21,7 +21,7 @@ def nobody_is_looked_for(monkeypatch):
         pytest.fail("the kernel was asked before the arguments were checked")
     monkeypatch.setattr(process, "namespaces", asked)
     monkeypatch.setattr(pins, "pinned", asked)
-    monkeypatch.setattr(ownership, "state_directory", asked)
+    monkeypatch.setattr(state, "directory", asked)
 
 
 # (the option, a value that cannot be meant): of run and of exec

@@ -1,0 +1,151 @@
+"""`nsnet up FILE`: networks as a JSON or TOML file declares them; what is up already is looked at and repaired.
+
+All of a file or nothing: if one network cannot be brought up, those that this call brought up are taken down again.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from typing import Any, Dict, List
+
+from nsnet import declaration
+from nsnet.cli.signals import Stop, stoppable
+from nsnet.drift import Fault
+from nsnet.errors import NotPermitted, NsnetError, UsageError
+from nsnet.exchange import Exchange
+from nsnet.explain import Explainer
+from nsnet.netns import Netns
+from nsnet.network import SHARED, Network, Step
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = ("A network that was declared stays until `nsnet down`, whatever becomes of this command; run again, up"
+                     " repairs what is not as declared, and sends nothing if nothing is wrong.")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="JSON or TOML; - for standard input")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, in words, and send nothing")
+    parser.add_argument("--foreground", action="store_true", help="stay, and take all of it down at the end (Ctrl-C, or"
+                        " SIGTERM); without CAP_NET_ADMIN, on a private host")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of FILE")
+    parser.add_argument("--json", action="store_true", help="print one object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit 0 if all is as declared."""
+    if options.schema:
+        print(json.dumps(declaration.schema(), indent=2))
+        return 0
+    if options.file is None:
+        raise UsageError("up: expected FILE")
+    specs = declaration.load(options.file)
+    for spec in specs:
+        if spec.lifetime not in SHARED and not options.foreground and not options.dry_run:
+            raise UsageError(f"{options.file}: network {spec.bridge}: lifetime {spec.lifetime!r} ends with this command;"
+                             f" expected --foreground, or one of {', '.join(SHARED)}")
+    with Netns.host() as host, stoppable() as stop:
+        if host.private and not options.foreground:
+            refused = NotPermitted(1, f"bridge {specs[0].bridge}")
+            refused.hint = ("no CAP_NET_ADMIN over this network namespace; --foreground makes a private host, which lasts as"
+                            " long as this command")
+            raise refused
+        progress = Progress(sum(len(spec.attachments) for spec in specs), options.json)
+        networks = [Network.from_spec(spec, netns=host, on_step=progress) for spec in specs]
+        if options.dry_run:
+            return _preview(networks, options.json)
+        done: Dict[str, List[Fault]] = {}
+        began: List[Network] = []
+        try:
+            for network in networks:
+                was_up = network.is_up
+                if not was_up:
+                    began.append(network)
+                progress.of(network.bridge)
+                done[network.bridge] = network.up()
+            progress.end()
+            _report(networks, done, began, options.json)
+            if options.foreground:
+                if not options.json:
+                    print("Up until Ctrl-C or SIGTERM.", flush=True)
+                while True:
+                    signal.pause()
+        except BaseException:
+            progress.end()
+            _take_down(began if not options.foreground else networks, stop)
+            raise
+
+
+def _take_down(networks: List[Network], stop: Stop) -> None:
+    with stop.shielded():
+        for network in reversed(networks):
+            try:
+                network.down()
+            except NsnetError as error:
+                print(f"nsnet: {network.bridge}: {error}", file=sys.stderr)
+
+
+def _report(networks: List[Network], done: Dict[str, List[Fault]], began: List[Network], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"networks": [
+            {"bridge": network.bridge, "state": _state(network, done, began),
+             "changes": [{"where": fault.where, "what": fault.what} for fault in done[network.bridge]],
+             "attachments": network.entries()} for network in networks]}), flush=True)
+        return
+    for network in networks:
+        state = _state(network, done, began)
+        if state == "created":
+            print(f"{network.bridge}: up, {len(network.entries())} attached", flush=True)
+        elif state == "unchanged":
+            print(f"{network.bridge}: it is as declared", flush=True)
+        else:
+            for fault in done[network.bridge]:
+                print(f"{network.bridge}: repaired: {fault}", flush=True)
+
+
+def _state(network: Network, done: Dict[str, List[Fault]], began: List[Network]) -> str:
+    return "created" if network in began else "repaired" if done[network.bridge] else "unchanged"
+
+
+def _preview(networks: List[Network], as_json: bool) -> int:
+    """Nothing at all for what is as declared."""
+    found: List[Dict[str, Any]] = []
+    for network in networks:
+        for fault, requests in network.preview():
+            data = Exchange(requests, 1).data if requests else b""
+            found.append({"bridge": network.bridge, "where": fault.where, "what": fault.what,
+                          "messages": Explainer().text(data) if data else "", "hex": data.hex()})
+    if as_json:
+        print(json.dumps({"changes": found}))
+        return 0
+    for one in found:
+        print(f"{one['bridge']}: {one['where']}: {one['what']}")
+        for line in one["messages"].splitlines():
+            print(f"  {line}")
+    return 0
+
+
+class Progress:
+    """How far a long `up` is, for a person at a terminal; one line, rewritten."""
+
+    def __init__(self, attachments: int, quiet: bool):
+        self._all, self._attached, self._bridge = attachments, 0, ""
+        self._shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    def of(self, bridge: str) -> None:
+        self._bridge = bridge
+        self._show()
+
+    def __call__(self, step: Step) -> None:
+        if step.name == "container":
+            self._attached += 1
+            self._show()
+
+    def _show(self) -> None:
+        if self._shown:
+            sys.stderr.write(f"\r\033[K{self._bridge}: {self._attached} of {self._all} attached")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+            self._shown = False

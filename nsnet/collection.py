@@ -1,0 +1,279 @@
+"""Collection of what nobody owns any more: owners that were killed, machines that were restarted, processes that ended.
+
+Goes through the claims whose lock is free, and then through the links whose own alias says whose they are. Safe to
+repeat, to run twice at once, and to kill: a claim goes last, after all that it names.
+
+Knows who lives and where a network namespace is; how things are removed is removal.py's.
+"""
+
+import os
+import re
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
+
+from nsnet import kernel, ownership, removal, state
+from nsnet.errors import KernelError, NsnetError
+from nsnet.leases import disk
+from nsnet.netns import Netns
+from nsnet.ownership import Claim, Mark
+from nsnet.removal import Deadline
+
+
+class Collected(NamedTuple):
+    """What `collect` did. `removed`: names of links and processes that are gone now. `alive`: networks whose owner lives.
+    `kept`: those that were declared to stay. `elsewhere`: of another network namespace, with a place where it is found.
+    `failed`: what could not be removed, and why.
+    """
+
+    removed: List[str]
+    alive: List[str]
+    kept: List[str]
+    elsewhere: List[str]
+    failed: List[str]
+
+
+def collect(netns: Netns) -> Collected:
+    """Remove what networks without a living owner left in `netns`. Safe to repeat, to run twice at once, and to kill."""
+    result = Collected([], [], [], [], [])
+    directory = state.directory()
+    for key in ownership.keys(directory):
+        _with_lock(netns, directory, key, result)
+    _collect_leases(directory, result)
+    _collect_marks(netns, result)
+    return result
+
+
+def _with_lock(netns: Netns, directory: str, key: str, result: Collected) -> None:
+    try:
+        held = ownership.lock(directory, key)
+        if held is None:
+            result.alive.append(_describe(directory, key))
+            return
+        with held:
+            _collect_one(netns, directory, key, result)
+    except KernelError as error:
+        result.failed.append(f"{os.path.join(directory, key)}.lock: {error}")
+
+
+def _describe(directory: str, key: str) -> str:
+    try:
+        return str(Claim.load(directory, key))
+    except (OSError, ValueError, KernelError):
+        return key
+
+
+def _collect_one(netns: Netns, directory: str, key: str, result: Collected) -> None:
+    try:
+        claim = Claim.load(directory, key)
+    except FileNotFoundError:           # killed before the claim was on disk: nothing was created yet
+        ownership.forget(directory, key)
+        return
+    except (OSError, ValueError) as error:
+        result.failed.append(f"{os.path.join(directory, key)}.json: {error}")
+        return
+    try:
+        if not claim.is_of_this_boot():
+            claim.forget()
+        elif _is_kept(claim):
+            _collect_parts(netns, claim, result)
+        else:
+            _collect_all(netns, claim, result)
+    except (NsnetError, OSError) as error:
+        result.failed.append(f"{claim}: {error}")
+
+
+def _is_kept(claim: Claim) -> bool:
+    """Whether it is to stay, though nobody has its lock."""
+    return claim.lifetime in ("declared", "attachments") and claim.state == "up"
+
+
+def _collect_all(netns: Netns, claim: Claim, result: Collected) -> None:
+    launched = [claim.process_of(name) for name, entry in claim.attachments.items() if entry.get("launched")]
+    if claim.netns == netns.identity:
+        place: Optional[Netns] = netns
+    elif _is_elsewhere(claim, result):
+        return
+    else:
+        place = None
+    if any(process.pid_namespace != state.pid_namespace() for process in launched if process is not None):
+        result.elsewhere.append(f"{claim}: its processes are in {claim.pid_namespace}")
+        return
+    removal.everything(place, claim, result.removed)
+
+
+def _collect_parts(netns: Netns, claim: Claim, result: Collected) -> None:
+    """Of a network that stays: attachments whose process or namespace is gone, or that came to no end."""
+    if claim.netns != netns.identity:
+        if _is_elsewhere(claim, result):
+            return
+        removal.everything(None, claim, result.removed)
+        return
+    dead = [name for name in claim.attachments if _is_dead(netns, claim, name)]
+    deadline = Deadline(removal.TIMEOUT)
+    for name in dead:
+        process = claim.process_of(name) if claim.attachments[name].get("launched") else None
+        if process is not None and removal.process(process, deadline):
+            result.removed.append(f"process {process.pid}")
+    if dead:
+        places = [claim.attachments[name].get("index") or name for name in dead]
+        there = removal.several(netns, claim, places, deadline)
+        result.removed.extend(name for name, deleted in zip(dead, there) if deleted)
+        book = removal.leases_of(claim)
+        for name in dead:
+            entry = claim.attachments.pop(name)
+            if entry.get("leased") and book is not None:
+                book.release(entry["name"])
+        claim.write()
+    if claim.lifetime == "attachments" and not claim.attachments and claim.owner_process().runs() is False:
+        removal.everything(netns, claim, result.removed, deadline=deadline)
+    else:
+        result.kept.append(str(claim))
+
+
+def _is_dead(netns: Netns, claim: Claim, name: str) -> bool:
+    entry = claim.attachments[name]
+    if not entry.get("ready"):
+        return True
+    process = claim.process_of(name)
+    if process is not None:
+        return process.runs() is False
+    return removal.find(netns, claim, entry.get("index") or name) is None       # the kernel took it, with its namespace
+
+
+# --- where a network namespace is ---
+
+def _is_elsewhere(claim: Claim, result: Collected) -> bool:
+    """Whether it may still be there, in a network namespace that is not this one; then that is said."""
+    place = find_netns(claim.inode)
+    if place is None and (claim.private or _sees_all()):
+        return False                    # a private host ends with its owner: nothing but the owner's sockets held it
+    result.elsewhere.append(f"{claim}: {place or claim.netns}")
+    return True
+
+
+def find_netns(inode: int) -> Optional[str]:
+    """The path of a network namespace that a process is in, has a descriptor of, or that has a name; None for none."""
+    for pid in _pids():
+        for path in (f"/proc/{pid}/ns/net", *_descriptors(pid)):
+            try:
+                if _inode(path) == inode:
+                    return path
+            except OSError:
+                continue
+    return next((path for path in _mounts() if _inode_or_none(path) == inode), None)
+
+
+def _pids() -> Iterator[str]:
+    return (name for name in os.listdir("/proc") if name.isdigit())
+
+
+def _descriptors(pid: str) -> Iterator[str]:
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            yield f"/proc/{pid}/fd/{number}"
+    except OSError:
+        return
+
+
+def _inode(path: str) -> Optional[int]:
+    """Of a link of /proc that is a network namespace."""
+    found = re.fullmatch(r"net:\[([0-9]+)\]", os.readlink(path))
+    return int(found.group(1)) if found else None
+
+
+def _inode_or_none(path: str) -> Optional[int]:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def _mounts() -> List[str]:
+    """Where namespaces are mounted (proc(5), mountinfo): an octal escape stands for a blank."""
+    found = []
+    for line in kernel.read_file("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        if "nsfs" in fields[6:]:
+            found.append(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), fields[4]))
+    return found
+
+
+def _sees_all() -> bool:
+    """Whether /proc shows every process of this machine, and lets us look at its namespaces: else it may be there."""
+    try:
+        return (os.geteuid() == 0 and _inode("/proc/1/ns/net") is not None if os.path.exists("/proc/1/ns/net") else False)
+    except OSError:
+        return False
+
+
+# --- what is not in a claim ---
+
+def _collect_leases(directory: str, result: Collected) -> None:
+    """Those that were taken for an attachment which then was not claimed any more, or not yet."""
+    place = os.path.join(directory, "leases")
+    try:
+        names = os.listdir(place)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        result.failed.append(f"{place}: {error.strerror}")
+        return
+    for name in names:
+        key = name.rpartition("-")[2]
+        try:
+            held = ownership.lock(directory, key)
+            if held is None:
+                continue
+            with held:
+                _collect_book(directory, key, os.path.join(place, name))
+        except (NsnetError, OSError) as error:
+            result.failed.append(f"{os.path.join(place, name)}: {error}")
+
+
+def _collect_book(directory: str, key: str, path: str) -> None:
+    try:
+        claim: Optional[Claim] = Claim.load(directory, key)
+    except FileNotFoundError:
+        claim = None
+    except ValueError:
+        return                          # told already
+    held: Set[str] = set() if claim is None else {entry["name"] for entry in claim.attachments.values()}
+    there = disk.read_records(path)
+    if any(lease.owner not in held for lease in there):
+        disk.Leases(path, [there[0].address]).collect(held.__contains__)
+    if claim is None:
+        ownership.forget(directory, key)
+
+
+def _collect_marks(netns: Netns, result: Collected) -> None:
+    """Links of networks that keep nothing on disk, and whose owner's socket is gone."""
+    found: Dict[Mark, List[Any]] = {}
+    for link in netns.links(stats=False):
+        mark = Mark.parse(link.ifalias)
+        if mark is not None and mark.group == link.group:
+            found.setdefault(mark._replace(process=None), []).append(link)
+    for mark, links in found.items():
+        try:
+            held = ownership.hold_name(netns, mark)
+            if held is None:
+                result.alive.append(f"{', '.join(link.ifname for link in links)} ({mark.id})")
+                continue
+            with held:
+                _collect_marked(netns, mark, result)
+        except (NsnetError, OSError) as error:
+            result.failed.append(f"{mark}: {error}")
+
+
+def _collect_marked(netns: Netns, mark: Mark, result: Collected) -> None:
+    deadline = Deadline(removal.TIMEOUT)
+    links = [(link, Mark.parse(link.ifalias)) for link in netns.links(stats=False) if link.group == mark.group]
+    ours = [(link, own) for link, own in links if own is not None and own._replace(process=None) == mark]
+    for link, own in ours:
+        process = own.process
+        if process is None:
+            continue
+        if process.runs() is None:
+            result.elsewhere.append(f"{link.ifname} ({mark.id}): its process is in {process.pid_namespace}")
+            return
+        if removal.process(process, deadline):
+            result.removed.append(f"process {process.pid}")
+    result.removed.extend(removal.marked(netns, [link for link, _ in ours], len(ours) == len(links), deadline))

@@ -1,0 +1,204 @@
+"""What of a network is not as it was declared, and what would make it so: for `show`, `up --dry-run` and `up`.
+
+Asks the kernel and the claim, changes nothing. A `Fault` that verbs can mend has them; the others say what kind of
+work it takes, which is network.py's.
+"""
+
+import errno
+import os
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from nsnet import declaration, forwarding, pins, plan
+from nsnet.declaration import AttachmentSpec, NetworkSpec
+from nsnet.errors import AlreadyExists, KernelError
+from nsnet.exchange import Request
+from nsnet.netns import Netns
+from nsnet.objects import Link
+from nsnet.ownership import Claim
+from nsnet.plan import Change
+from nsnet.removal import find
+from nsnet.verbs import LinkRef
+
+
+class Fault(NamedTuple):
+    """One thing that is not as declared.
+
+    `where`: the bridge, or an attachment's name. `what`: in words. `netns` and `change`: the verbs that mend it, and
+    where. `kind`: "verbs"; for other work "attach" (anew, from its declaration), "reattach" (another veth pair for what
+    is there), "detach", "sysctls", "forwarding"; "beyond" for what is not ours to mend. `spec`: of the attachment. `entry`: its place in the claim, if it has one.
+    """
+
+    where: str
+    what: str
+    kind: str = "verbs"
+    netns: Optional[Netns] = None
+    change: Optional[Change] = None
+    spec: Optional[AttachmentSpec] = None
+    entry: Optional[str] = None
+    settings: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class Bridge:
+    """The bridge as plan.py's verbs find it: what is there, or what is made first."""
+
+    def __init__(self, ifname: str, index: int):
+        self.ifname, self.index = ifname, index
+
+    def ref(self) -> LinkRef:
+        return LinkRef(self.ifname, self.index)
+
+
+def own_bridge(netns: Netns, spec: NetworkSpec, claim: Claim) -> Optional[Link]:
+    """The bridge, None if it is not there. Raises AlreadyExists if what has its name is not ours (or is no bridge)."""
+    index = netns.find(spec.bridge)
+    if not index:
+        return None
+    link = netns.link(index)
+    if link.kind != "bridge":
+        raise AlreadyExists(errno.EEXIST, f"bridge {spec.bridge}", f"a link of kind {link.kind} has that name")
+    if not claim.adopted and not claim.is_ours(link):
+        raise AlreadyExists(errno.EEXIST, f"bridge {spec.bridge}", "a bridge of that name is there, and it is not nsnet's;"
+                            " adopt=True attaches to it")
+    return link
+
+
+def look(netns: Netns, spec: NetworkSpec, claim: Claim, lladdr: str, lladdr_of: Callable[[AttachmentSpec], Optional[str]],
+         inside: Callable[[str, AttachmentSpec], Optional[Netns]]) -> List[Fault]:
+    """All faults, in the order in which they are mended.
+
+    `lladdr`, `lladdr_of`: the MACs that the bridge and an attachment are to have. `inside(host_ifname, spec)`: the
+    namespace of an attachment, None if it cannot be reached by us; raises KernelError if it is gone.
+    """
+    before = declaration.network(claim.declaration)
+    link = own_bridge(netns, spec, claim)
+    bridge = Bridge(spec.bridge, 0 if link is None else link.index)
+    faults: List[Fault] = []
+    if link is None and claim.adopted:
+        faults.append(Fault(spec.bridge, "the bridge that was adopted is gone", "beyond"))
+    elif link is None:
+        def make(net: Any) -> None:
+            bridge.index = plan.make_bridge(net, spec, claim, lladdr).index
+        faults.append(Fault(spec.bridge, "no bridge", netns=netns, settings=bridge,
+                            change=Change("no bridge", make, lambda net: net.del_link(bridge.ref(), missing_ok=True))))
+    elif claim.adopted:
+        faults += [Fault(spec.bridge, what, "beyond") for what in plan.adopted_faults(netns, link, spec)]
+    else:
+        faults += [Fault(spec.bridge, change.what, netns=netns, change=change)
+                   for change in plan.bridge_changes(netns, link, spec, lladdr, before)]
+        deaf = {} if netns.private else plan.deaf_to_routers(link)
+        if deaf:
+            faults.append(Fault(spec.bridge, "it accepts IPv6 router advertisements", "sysctls", netns=netns, settings=deaf))
+    faults += _of_attachments(netns, spec, claim, bridge, lladdr_of, inside)
+    if link is not None:
+        off = forwarding.missing(netns, spec)
+        if off:
+            faults.append(Fault(spec.bridge, "no " + ", no ".join(map(str, off)), "forwarding", settings=off))
+    elif spec.forward:
+        faults.append(Fault(spec.bridge, f"no forwarding to {', '.join(spec.forward)}", "forwarding"))
+    return faults
+
+
+def _of_attachments(netns: Netns, spec: NetworkSpec, claim: Claim, bridge: Bridge, lladdr_of: Callable,
+                    inside: Callable) -> List[Fault]:
+    faults: List[Fault] = []
+    declared: Dict[str, AttachmentSpec] = {one.name: one for one in spec.attachments}
+    alone = spec._replace(attachments=())
+    for host_ifname, entry in claim.attachments.items():
+        now = declaration.attachment(entry["spec"], alone, needs_target=False)
+        wanted = declared.pop(now.name, None) if entry.get("declared") is not None else None
+        if entry.get("declared") is not None and wanted is None:
+            faults.append(Fault(now.name, "it is not declared any more", "detach", entry=host_ifname))
+        elif wanted is not None and declaration.as_dict(wanted) != entry["declared"]:
+            faults.append(Fault(now.name, "it was declared differently", "attach", spec=wanted, entry=host_ifname))
+        else:
+            faults += _of_one(netns, claim, bridge, host_ifname, now, wanted, lladdr_of(now), inside)
+    return faults + [Fault(one.name, "it is not attached", "attach", spec=one) for one in declared.values()]
+
+
+def _of_one(netns: Netns, claim: Claim, bridge: Bridge, host_ifname: str, spec: AttachmentSpec,
+            wanted: Optional[AttachmentSpec], lladdr: Optional[str], inside: Callable) -> List[Fault]:
+    again = "attach" if wanted is not None else "detach"
+    process = claim.process_of(host_ifname)
+    if process is not None and process.runs() is False:
+        return [Fault(spec.name, f"process {process.pid} has ended", again, spec=wanted, entry=host_ifname)]
+    if not claim.attachments[host_ifname].get("ready", True):
+        return [Fault(spec.name, "it was not attached to the end", again, spec=wanted, entry=host_ifname)]
+    link = find(netns, claim, claim.attachments[host_ifname].get("index") or host_ifname)
+    if link is None:
+        return [Fault(spec.name, f"no {host_ifname}", "reattach", spec=spec, entry=host_ifname)]
+    faults = [Fault(spec.name, f"{host_ifname}: {change.what}", netns=netns, change=change)
+              for change in plan.port_changes(link, bridge.ref, bridge.index, spec)]
+    try:
+        place = inside(host_ifname, spec)
+    except KernelError as error:
+        return [Fault(spec.name, f"its network namespace cannot be reached: {error}", again, spec=wanted, entry=host_ifname)]
+    if place is None:
+        return faults
+    end = plan.find_end(place, link, spec.ifname)
+    if end is None:
+        return [Fault(spec.name, f"no {spec.ifname} in it", "reattach", spec=spec, entry=host_ifname)]
+    faults += [Fault(spec.name, f"{spec.ifname}: {change.what}", netns=place, change=change)
+               for change in plan.end_changes(place, end, spec, lladdr)]
+    wrong = plan.sysctl_faults(place, spec)
+    if wrong:
+        faults.append(Fault(spec.name, ", ".join(f"{key} is {now}, expected {value}" for key, (now, value) in wrong.items()),
+                            "sysctls", netns=place, settings=wrong))
+    return faults
+
+
+def entry_of(claim: Claim, host_ifname: str) -> Dict[str, Any]:
+    """An attachment, for those who look at it."""
+    entry = claim.attachments[host_ifname]
+    return {"name": entry["name"], "host_ifname": host_ifname, "ifname": entry["ifname"],
+            "addresses": entry["addresses"], "pid": entry.get("pid"), "declared": entry.get("declared") is not None}
+
+
+def inside(claim: Claim, host_ifname: str, opened: ExitStack) -> Optional[Netns]:
+    """The namespace of an attachment, by what the claim knows; None if only who attached it knows. Closed with `opened`.
+
+    Raises KernelError if it is gone, or not ours to enter.
+    """
+    process, spec = claim.process_of(host_ifname), claim.attachments[host_ifname]["spec"]
+    path = spec.get("netns") or (os.path.join(pins.DIRECTORY, spec["pin"]) if spec.get("pin") else None)
+    if process is not None:
+        found = Netns.of_pid(process.pid)
+    elif path is not None:
+        found = Netns.open(path)
+    else:
+        return None
+    opened.enter_context(found)
+    if process is not None and process.runs() is False:         # now that it is open: nobody else's
+        raise KernelError(errno.ESRCH, f"process {process.pid}")
+    return found
+
+
+def preview(netns: Netns, spec: NetworkSpec, claim: Claim, faults: Sequence[Fault], link_local: Optional[bool],
+            lladdr_of: Callable[[AttachmentSpec], Optional[str]]) -> List[Tuple[Fault, List[Request]]]:
+    """What would be sent for each fault; for a namespace that does not exist yet, the host's stands in."""
+    found = []
+    bridge = LinkRef(spec.bridge, netns.find(spec.bridge))
+    for fault in faults:
+        net = netns.batch() if fault.netns is None else fault.netns.batch()
+        if fault.change is not None:
+            fault.change.do(net)
+            bridge = fault.settings.ref() if isinstance(fault.settings, Bridge) else bridge
+        elif fault.kind in ("attach", "reattach"):
+            one = fault.spec
+            if one.host_ifname is None:
+                one = one._replace(host_ifname=declaration.derived_ifname(claim.key, one.name))
+            _, end = plan.make_pair(net, one, claim, bridge, netns, lladdr_of(one))
+            plan.make_end(net, end, link_local)
+            plan.enable_end(net, end, one)
+        elif fault.kind == "detach":
+            link = find(netns, claim, fault.entry)
+            if link is not None:
+                net.del_link(link, missing_ok=True)
+        for request in net.requests:            # to be shown only
+            if request.held is not None:
+                request.held.close()
+        found.append((fault, list(net.requests)))
+    return found

@@ -1,0 +1,302 @@
+"""How namespaces and processes are attached to a network, many at once or one, and detached; all or none.
+
+The pipeline: all that is launched is cloned first; while the children make their network namespaces on another CPU, the
+claim is written and the bridge is built; then their id maps are written and their own rtnetlink sockets come up, through
+which their ends are configured. No setns.
+"""
+
+import os
+from contextlib import ExitStack
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+
+from nsnet import declaration, job, kernel, pins, plan, removal, sysctls
+from nsnet.attachments import Attachment, Container
+from nsnet.declaration import AttachmentSpec
+from nsnet.errors import NotPermitted, UsageError
+from nsnet.netns import Netns
+from nsnet.network.base import Base
+from nsnet.removal import Deadline
+
+
+class Job:
+    """One attachment on its way: from what was asked for to what is there.
+
+    `declared`: what the declaration says of it, None if it is not declared. `argv`, `options`: of the command to be
+    launched; else `netns` is what is attached. `entry`: its place in the claim, for one that is made `again`.
+    """
+
+    def __init__(self, spec: AttachmentSpec, declared: Optional[Dict[str, Any]] = None, *, netns: Optional[Netns] = None,
+                 argv: Optional[Sequence[str]] = None, options: Mapping[str, Any] = {},
+                 entry: Optional[Dict[str, Any]] = None, again: bool = False):
+        self.spec, self.declared, self.netns, self.argv, self.options = spec, declared, netns, argv, options
+        self.id = os.urandom(4).hex() if entry is None else entry["id"]
+        self.again = again
+        self.pid: Optional[int] = None
+        self.leased = False
+        self.container: Optional[Container] = None
+        self.opened = ExitStack()
+        self._entry = entry
+
+    def aim(self, spec: AttachmentSpec) -> None:
+        """Find what a declaration means: open a namespace, or make a command ready to run."""
+        if spec.command is not None:
+            self.argv = spec.command
+            self.options = {**declaration.options(spec), **self._streams(spec)}
+        elif spec.pid is not None:
+            self.pid = spec.pid
+            self.netns = self.opened.enter_context(Netns.of_pid(spec.pid))
+        else:
+            path = spec.netns if spec.pin is None else os.path.join(pins.DIRECTORY, spec.pin)
+            self.netns = self.opened.enter_context(Netns.open(path))
+
+    def _streams(self, spec: AttachmentSpec) -> Dict[str, Any]:
+        streams: Dict[str, Any] = {}
+        for name in ("stdin", "stdout", "stderr"):
+            path = getattr(spec, name)
+            if path is None:
+                streams[name] = job.DEVNULL
+            else:
+                with kernel.refused(f"{name} {path}"):
+                    streams[name] = self.opened.enter_context(kernel.Descriptor.open(
+                        path, os.O_RDONLY if name == "stdin" else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)).fileno()
+        return streams
+
+    def entry(self) -> Dict[str, Any]:
+        """For the claim."""
+        pid = self.pid if self.container is None else self.container.pid
+        made = {"id": self.id, "name": self.spec.name, "ifname": self.spec.ifname,
+                "addresses": [str(address) for address in self.spec.addresses], "spec": declaration.as_dict(self.spec),
+                "declared": self.declared, "leased": self.leased, "launched": self.container is not None, "ready": False}
+        return made if pid is None else {**made, "pid": pid, "started": kernel.started(pid)}
+
+    def close(self) -> None:
+        self.opened.close()
+
+
+class Attaching(Base):
+    """What is attached: from what was asked for to what is there, and back."""
+
+    def _add(self, jobs: "List[Job]", hold: bool = False) -> None:
+        """Attach all of them, and bring the network up if it is not; or leave everything as it was."""
+        began = self._claim is None
+        try:
+            self._make(jobs, began, hold)
+            self._finish(jobs)
+        except BaseException as error:
+            if isinstance(error, NotPermitted) and began:
+                error.hint = ("no CAP_NET_ADMIN over this network namespace; netns=nsnet.Netns.host() makes a private"
+                              " host")
+            self._undo(error, self._forget_failed, jobs, began)
+            raise
+        finally:
+            for one in jobs:
+                one.close()
+
+    def _make(self, jobs: "List[Job]", began: bool, hold: bool = False) -> None:
+        """What goes wrong here is undone by the caller."""
+        if self._claim is not None and not self._is_mine:
+            raise UsageError(f"network {self.bridge}: expected process {self._made_by}, which brought it up; this is a fork")
+        self._reap_first()
+        self._begin()
+        for one in jobs:
+            if not one.again:
+                self._resolve(one)
+        for one in jobs:
+            if one.argv is not None:
+                self._clone(one)
+        self._record(jobs, began)
+        if self._ref is None:
+            self._ref = self._build()
+            self._forward()
+        for one in jobs:
+            if one.container is not None:
+                with self._step("namespaces", "write uid_map and gid_map", "take the rtnetlink socket from its new netns"):
+                    one.container.prepare()
+                one.netns = one.container.netns
+        self._attach(jobs)
+        for one in jobs:
+            if one.container is not None and not hold:
+                self._start(one)
+
+    def _resolve(self, one: "Job") -> None:
+        """Everything that was left open: the target, names, addresses. Refuses what another attachment has."""
+        spec = one.spec
+        if one.declared is not None:
+            if spec.host_ifname is None:
+                spec = spec._replace(host_ifname=declaration.derived_ifname(self._claim.key, spec.name))
+            one.aim(spec)
+        if spec.mtu is None:
+            spec = spec._replace(mtu=self.spec.mtu)
+        one.spec = spec
+        self._taken_by_none(spec)
+        if spec.auto:
+            one.leased = True
+            one.spec = spec._replace(addresses=self._leases(create=True).take_all(spec.name))
+        elif self._memory is not None:
+            one.leased = True
+            for address in spec.addresses:
+                self._memory.claim(spec.name, address)
+        self._claim.attachments[spec.host_ifname] = one.entry()
+
+    def _taken_by_none(self, spec: AttachmentSpec) -> None:
+        """Raise UsageError for a name or an address that another attachment has."""
+        entries = {} if self._claim is None else self._claim.attachments
+        if spec.host_ifname == self.bridge or spec.host_ifname in entries:
+            raise UsageError(f"host_ifname {spec.host_ifname!r}: it stands for two links")
+        taken = {address: host_ifname for host_ifname, entry in entries.items() for address in entry["addresses"]}
+        for address in spec.addresses:
+            if str(address) in taken:
+                raise UsageError(f"address '{address}': {taken[str(address)]} has it")
+        if any(entry["name"] == spec.name for entry in entries.values()):
+            raise UsageError(f"name {spec.name!r}: it stands for two attachments")
+
+    def _clone(self, one: "Job") -> None:
+        options = dict(one.options)
+        if self.netns.userns_fd is not None:    # links of that host may only be handed to namespaces below its owner's
+            options["join"] = {"user": self.netns.userns_fd, **(options.get("join") or {})}
+        with self._step("clone", "clone3 into new namespaces: " + ", ".join(sorted(options["new"]))):
+            one.container = Container(one.argv, **options)
+            if one.container.moves:
+                one.container.prepare()
+        self._claim.attachments[one.spec.host_ifname] = one.entry()
+
+    def _record(self, jobs: "List[Job]", began: bool) -> None:
+        """On disk, synced, before the kernel is asked for any of it."""
+        what = "what is about to be created" if began else ", ".join(one.spec.host_ifname for one in jobs)
+        with self._step("claim", f"record {what}, for gc"):
+            self._claim.write()
+
+    def _attach(self, jobs: "List[Job]") -> None:
+        claim, link_local = self._claim, plan.wants_ipv6(self.spec)
+        if not jobs:
+            return
+        words = []
+        for one in jobs:
+            words += [f"create veth pair {one.spec.host_ifname}, {one.spec.ifname}",
+                      f"set {one.spec.host_ifname}'s master to {self.bridge} and enable it",
+                      f"{one.spec.ifname} is born in the container's netns"
+                      + (f" as {one.spec.lladdr}" if one.spec.lladdr else "")]
+            self._attachments[one.spec.host_ifname] = Attachment(self, one.spec, one.netns, one.id)
+        with self._step("veth", *words), self.netns.batch() as net:
+            pairs = [plan.make_pair(net, one.spec, claim, self._ref, one.netns, self._lladdr_of(one.spec)) for one in jobs]
+        for one, (host_end, end) in zip(jobs, pairs):
+            spec = one.spec
+            claim.attachments[spec.host_ifname]["index"] = host_end.index
+            with self._step("container", "enable lo", *(f"assign {address} to {spec.ifname}" for address in spec.addresses),
+                            f"enable {spec.ifname}", *(f"default route via {via}" for via in spec.gateways)):
+                if spec.sysctls:                # they hold from the first packet on
+                    with one.netns.batch() as net:
+                        plan.make_end(net, end, link_local)
+                    sysctls.write(one.netns, dict(spec.sysctls))
+                with one.netns.batch() as net:
+                    if not spec.sysctls:
+                        plan.make_end(net, end, link_local)
+                    plan.enable_end(net, end, spec)
+                # Both ends got carrier just now; the bridge gets it from its port. In this order, or the first packet is lost.
+                one.netns.sync_carrier(end)
+                self.netns.sync_carrier(host_end)
+                if one is jobs[-1]:             # the bridge is the same for all
+                    self.netns.sync_carrier(self._ref)
+
+    def _start(self, one: "Job") -> None:
+        with self._step("execve", f"run {os.fsdecode(one.container.args[0])} with capabilities: "
+                        + (", ".join(sorted(one.options.get("capabilities", ()))) or "none")):
+            one.container.go()
+
+    def _finish(self, jobs: "List[Job]") -> None:
+        """All of it is there: in a shared network, who comes next may rely on it."""
+        for one in jobs:
+            self._claim.attachments[one.spec.host_ifname]["ready"] = True
+            if one.container is not None:
+                one.container.attachment = self._attachments[one.spec.host_ifname]
+                self._containers.append(one.container)
+        if self._is_shared:
+            self._claim.state = "up"
+            self._claim.write()
+
+    # --- and back ---
+
+    def _names_of(self, items: Iterable[Union[Attachment, str]]) -> List[str]:
+        """The host's ends of those that are still there."""
+        entries = {} if self._claim is None or not self._is_mine else self._claim.attachments
+        found = []
+        for one in items:
+            if isinstance(one, str):
+                found += [host_ifname for host_ifname, entry in entries.items() if one in (entry["name"], host_ifname)]
+            elif entries.get(one.host_ifname, {}).get("id") == one.id:
+                found.append(one.host_ifname)
+            else:                               # somebody else was quicker
+                self._attachments = {name: kept for name, kept in self._attachments.items() if kept is not one}
+                self._containers = [kept for kept in self._containers if kept.attachment is not one]
+        return list(dict.fromkeys(found))
+
+    def _detach_now(self, names: Sequence[str], deadline: Deadline) -> None:
+        claim = self._claim
+        if not names:
+            return
+        for name in names:
+            container = next((one for one in self._containers if one.attachment.host_ifname == name), None)
+            process = claim.process_of(name)
+            if container is not None:
+                with self._step("process", f"end process {container.pid}"):
+                    self._end(container, deadline)
+            elif process is not None and claim.attachments[name].get("launched"):
+                with self._step("process", f"end process {process.pid}"):
+                    removal.process(process, deadline)
+        with self._step("veth") as what:
+            there = removal.several(self.netns, claim, [claim.attachments[name].get("index") or name for name in names],
+                                    deadline)
+            what += [f"delete {name}" if deleted else f"{name} is gone already" for name, deleted in zip(names, there)]
+        self._drop(names)
+        if self.spec.lifetime == "attachments" and not claim.attachments:
+            self._down(deadline.left)
+
+    def _drop(self, names: Iterable[str]) -> None:
+        """They are gone: their addresses are free, and the claim forgets them."""
+        claim = self._claim
+        book = self._leases()
+        for name in names:
+            entry = claim.attachments.pop(name, None)
+            if entry is not None and entry.get("leased") and book is not None:
+                book.release(entry["name"])
+            self._attachments.pop(name, None)
+        self._containers = [one for one in self._containers
+                            if one.attachment is None or one.attachment.host_ifname in self._attachments]
+        claim.write()
+
+    def _sweep(self, items: List) -> None:
+        """For the reaper: all that is waiting, in one go."""
+        with self._session():
+            if self in items:
+                self._down()
+            else:
+                self._detach_now(self._names_of(items), Deadline(removal.TIMEOUT))
+
+    def _reap_first(self) -> None:
+        """What waits for its removal may have the name or the address that is wanted now."""
+        waiting = self._reaper.take()
+        if waiting:
+            self._sweep(waiting)
+
+    def _forget_failed(self, jobs: "List[Job]", began: bool) -> None:
+        """Undo what was begun: the processes, the veths that were reached, and the bridge if this call made it."""
+        for one in jobs:
+            if one.container is not None:
+                one.container._abandon()
+        if self._claim is None:
+            return
+        self._containers = [kept for kept in self._containers if all(kept is not one.container for one in jobs)]
+        if began:
+            self._down()
+            return
+        ours = [one for one in jobs if self._claim.attachments.get(one.spec.host_ifname, {}).get("id") == one.id]
+        for one in ours:
+            name = one.spec.host_ifname
+            removal.link(self.netns, self._claim, self._claim.attachments[name].get("index") or name,
+                         Deadline(removal.TIMEOUT))
+        names = [one.spec.host_ifname for one in ours if not one.again]      # else it is what was there before
+        if names:
+            self._drop(names)
+        for one in jobs:                        # of those that did not come as far as to be claimed
+            if one.leased:
+                self._leases(create=True).release(one.spec.name)
