@@ -72,7 +72,7 @@ def _collect_one(netns: Netns, directory: str, key: str, result: Collected) -> N
         return
     try:
         if not claim.is_of_this_boot():
-            claim.forget()
+            ownership.forget(directory, key)
         elif _is_kept(claim):
             _collect_parts(netns, claim, result)
         else:
@@ -97,7 +97,12 @@ def _collect_all(netns: Netns, claim: Claim, result: Collected) -> None:
     if any(process.pid_namespace != state.pid_namespace() for process in launched if process is not None):
         result.elsewhere.append(f"{claim}: its processes are in {claim.pid_namespace}")
         return
+    _remove(place, claim, result)
+
+
+def _remove(place: Optional[Netns], claim: Claim, result: Collected) -> None:
     removal.everything(place, claim, result.removed)
+    ownership.forget(claim.directory, claim.key)
 
 
 def _collect_parts(netns: Netns, claim: Claim, result: Collected) -> None:
@@ -105,7 +110,7 @@ def _collect_parts(netns: Netns, claim: Claim, result: Collected) -> None:
     if claim.netns != netns.identity:
         if _is_elsewhere(claim, result):
             return
-        removal.everything(None, claim, result.removed)
+        _remove(None, claim, result)
         return
     dead = [name for name in claim.attachments if _is_dead(netns, claim, name)]
     deadline = Deadline(removal.TIMEOUT)
@@ -124,7 +129,7 @@ def _collect_parts(netns: Netns, claim: Claim, result: Collected) -> None:
                 book.release(entry["name"])
         claim.write()
     if claim.lifetime == "attachments" and not claim.attachments and claim.owner_process().runs() is False:
-        removal.everything(netns, claim, result.removed, deadline=deadline)
+        _remove(netns, claim, result)
     else:
         result.kept.append(str(claim))
 

@@ -127,15 +127,18 @@ def _of_one(netns: Netns, claim: Claim, bridge: Bridge, host_ifname: str, spec: 
         return [Fault(spec.name, f"process {process.pid} has ended", again, spec=wanted, entry=host_ifname)]
     if not claim.attachments[host_ifname].get("ready", True):
         return [Fault(spec.name, "it was not attached to the end", again, spec=wanted, entry=host_ifname)]
-    link = find(netns, claim, claim.attachments[host_ifname].get("index") or host_ifname)
-    if link is None:
-        return [Fault(spec.name, f"no {host_ifname}", "reattach", spec=spec, entry=host_ifname)]
-    faults = [Fault(spec.name, f"{host_ifname}: {change.what}", netns=netns, change=change)
-              for change in plan.port_changes(link, bridge.ref, bridge.index, spec)]
     try:
         place = inside(host_ifname, spec)
     except KernelError as error:
         return [Fault(spec.name, f"its network namespace cannot be reached: {error}", again, spec=wanted, entry=host_ifname)]
+    link = find(netns, claim, claim.attachments[host_ifname].get("index") or host_ifname)
+    if link is None and place is None:          # as gc sees it: the kernel took it, with its namespace
+        return [Fault(spec.name, f"no {host_ifname}, and who attached it is another process", again, spec=wanted,
+                      entry=host_ifname)]
+    if link is None:
+        return [Fault(spec.name, f"no {host_ifname}", "reattach", spec=spec, entry=host_ifname)]
+    faults = [Fault(spec.name, f"{host_ifname}: {change.what}", netns=netns, change=change)
+              for change in plan.port_changes(link, bridge.ref, bridge.index, spec)]
     if place is None:
         return faults
     end = plan.find_end(place, link, spec.ifname)
@@ -163,6 +166,8 @@ def inside(claim: Claim, host_ifname: str, opened: ExitStack) -> Optional[Netns]
     Raises KernelError if it is gone, or not ours to enter.
     """
     process, spec = claim.process_of(host_ifname), claim.attachments[host_ifname]["spec"]
+    if process is not None and process.runs() is None:          # here its number is somebody else's
+        return None
     path = spec.get("netns") or (os.path.join(pins.DIRECTORY, spec["pin"]) if spec.get("pin") else None)
     if process is not None:
         found = Netns.of_pid(process.pid)
@@ -171,7 +176,7 @@ def inside(claim: Claim, host_ifname: str, opened: ExitStack) -> Optional[Netns]
     else:
         return None
     opened.enter_context(found)
-    if process is not None and process.runs() is False:         # now that it is open: nobody else's
+    if process is not None and not process.runs():              # now that it is open: nobody else's
         raise KernelError(errno.ESRCH, f"process {process.pid}")
     return found
 

@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, starmap
-from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from nsnet.errors import KernelError, NsnetError, OutcomeUnknown, UsageError
 
@@ -474,11 +474,25 @@ def proc_pid(pidfd: int) -> int:
 
 def started(pid: int) -> Optional[int]:
     """When a process started, in clock ticks since boot (proc(5)); None if there is none. With the pid it names one."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def runs(pid: int, when: int) -> bool:
+    """Whether the process that started then still runs. One that only waits for its parent to collect it does not: where
+    init collects nobody, it waits for ever."""
+    fields = _stat(pid)
+    ended = fields and fields[0] in ("Z", "X") and int(fields[17]) <= 1     # more: its first thread has ended, others run
+    return bool(fields) and not ended and int(fields[19]) == when
+
+
+def _stat(pid: int) -> List[str]:
+    """Of /proc/PID/stat what comes after its name; nothing if there is none."""
     try:
-        return int(read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+        return read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
     except KernelError as error:
         if error.errno in (errno.ENOENT, errno.ESRCH):
-            return None
+            return []
         raise
 
 

@@ -56,7 +56,7 @@ class Process(NamedTuple):
         """Whether it still runs; None if it is of another pid namespace, where we cannot look."""
         if self.pid_namespace != state.pid_namespace():
             return None
-        return self.started is not None and kernel.started(self.pid) == self.started
+        return self.started is not None and kernel.runs(self.pid, self.started)
 
 
 class Mark(NamedTuple):
@@ -170,14 +170,17 @@ class Claim:
             raise ValueError("its mark or group is none that nsnet gives")
         if self.lifetime not in LIFETIMES or self.state not in STATES:
             raise ValueError(f"expected a lifetime of {', '.join(LIFETIMES)}, a state of {', '.join(STATES)}")
-        for entry in self.attachments.values():
-            pid = entry.get("pid")
-            if pid is not None and (type(pid) is not int or not 0 < pid < 2**31):
-                raise ValueError(f"pid {pid!r}: expected a number")
-        if not all(type(self.owner[name]) is int for name in ("pid", "started")):
-            raise ValueError("its owner is no process")
+        _typed(vars(self), _CLAIM, "it")
+        _typed(self.owner, _OWNER, "its owner")
+        for host_ifname, entry in self.attachments.items():
+            _typed(entry, _ATTACHMENT, f"attachment {host_ifname!r}")
+            if entry.get("pid") is not None and not 0 < entry["pid"] < 2**31:
+                raise ValueError(f"pid {entry['pid']!r}: expected a number")
+            if not all(isinstance(address, str) for address in entry["addresses"]):
+                raise ValueError(f"attachment {host_ifname!r}: expected addresses")
         for changed in self.forwarding.values():
-            if not all(isinstance(value, str) for value in changed["earlier"].values()):
+            _typed(changed, _FORWARDING, "what it forwards")
+            if not all(version in ("4", "6") and type(value) is str for version, value in changed["earlier"].items()):
                 raise ValueError("what it forwards makes no sense")
 
     @property
@@ -231,18 +234,39 @@ class Claim:
         if content == self._written:
             return
         path = os.path.join(self.directory, f"{self.key}.json")
+        self._written = None                # if it fails, nobody knows which of them is there
         with kernel.refused(f"journal {path}"):
             state.write(path, content, os.path.join(self.directory, f"{self.key}.tmp"))
         self._written = content
 
     def forget(self) -> None:
-        """Everything that it named is gone: remove the entry; the lock, which the caller holds, last."""
+        """Everything that it named is gone: remove the entry. The caller keeps its lock, and calls forget() at its end."""
         self._written = None
         if self.directory is not None:
-            forget(self.directory, self.key)
+            _remove(self.directory, self.key, "tmp", "json")
 
     def __str__(self) -> str:
         return f"{self.bridge} ({self.key})"
+
+
+# What a claim is made of. Who removes things by it must not stumble half way.
+_NONE = type(None)
+_CLAIM = {"inode": (int,), "private": (bool,), "boot_id": (str,), "pid_namespace": (str,), "adopted": (bool,),
+          "owner": (dict,), "declaration": (dict,), "attachments": (dict,), "forwarding": (dict,)}
+_OWNER = {"pid": (int,), "started": (int,)}
+_ATTACHMENT = {"id": (str,), "name": (str,), "ifname": (str,), "addresses": (list,), "spec": (dict,), "leased": (bool,),
+               "declared": (dict, _NONE), "launched": (bool,), "ready": (bool,), "pid": (int, _NONE),
+               "started": (int, _NONE), "index": (int, _NONE)}
+_FORWARDING = {"index": (int,), "earlier": (dict,)}
+
+
+def _typed(given: Any, types: Mapping[str, Tuple[type, ...]], what: str) -> None:
+    """Exactly these, a bool is no int. Raises ValueError."""
+    if type(given) is not dict:
+        raise ValueError(f"{what}: expected an object")
+    for name, kinds in types.items():
+        if type(given.get(name)) not in kinds:
+            raise ValueError(f"{what}: {name} is {given.get(name)!r}")
 
 
 def load(directory: str, key: str) -> Optional[Claim]:
@@ -257,8 +281,12 @@ def load(directory: str, key: str) -> Optional[Claim]:
 
 
 def forget(directory: str, key: str) -> None:
-    """Remove a claim's files; the lock, which the caller holds, last."""
-    for suffix in ("tmp", "json", "lock"):
+    """Remove what is left of a claim; the lock last, which the caller holds, and lets go now: it excludes nobody any more."""
+    _remove(directory, key, "tmp", "json", "lock")
+
+
+def _remove(directory: str, key: str, *suffixes: str) -> None:
+    for suffix in suffixes:
         state.remove(os.path.join(directory, f"{key}.{suffix}"))
 
 

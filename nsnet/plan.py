@@ -19,6 +19,7 @@ from nsnet.verbs import LinkRef, Verbs
 Verb = Callable[[Verbs], Any]
 Settings = Dict[str, Tuple[Optional[str], str]]         # sysctls: what each is (None: not there), and what it is to be
 _MAIN = 254                         # RT_TABLE_MAIN
+_BRIDGE_MTU, _OTHER_MTU = 1500, 1499    # ETH_DATA_LEN: of a bridge that was given none
 _IP6_METRIC = 1024                  # IP6_RT_PRIO_USER <linux/ipv6_route.h>: of a route that was given none
 
 
@@ -70,8 +71,10 @@ def bridge_options(spec: NetworkSpec) -> Dict[str, int]:
 
 def make_bridge(net: Verbs, spec: NetworkSpec, claim: Claim, lladdr: str) -> LinkRef:
     """The bridge, with its addresses, up."""
-    bridge = net.add_bridge(spec.bridge, lladdr=lladdr, mtu=spec.mtu, group=claim.group, **bridge_options(spec))
-    net.set_link(bridge, ifalias=claim.mark_of(), link_local=wants_ipv6(spec))
+    # Only an MTU that is changed stays: br_change_mtu(); one that it was born with becomes that of its smallest port.
+    bridge = net.add_bridge(spec.bridge, lladdr=lladdr, mtu=_OTHER_MTU if spec.mtu == _BRIDGE_MTU else None,
+                            group=claim.group, **bridge_options(spec))
+    net.set_link(bridge, ifalias=claim.mark_of(), mtu=spec.mtu, link_local=wants_ipv6(spec))
     for address in spec.addresses:
         add_address(net, bridge, address)
     net.set_link(bridge, up=True)

@@ -7,18 +7,22 @@ for it, one that is killed leaves the rest to gc. Knows no links.
 
 import threading
 import time
-from typing import Any, Callable, Hashable, List, Optional
+from contextlib import contextmanager
+from typing import Any, Callable, Hashable, Iterator, List, Optional
 
 
 class Reaper:
-    """`sweep(items)` is called, by one thread at a time, with what was queued; it raises if some of it is not gone."""
+    """`sweep()` is called, by one thread at a time, as long as something is queued. It asks `taken()` for that when it has
+    the right to begin, so that whoever has that right first does it; it raises if some of it is not gone.
+    """
 
-    def __init__(self, sweep: Callable[[List], Any]):
+    def __init__(self, sweep: Callable[[], Any]):
         self._sweep = sweep
         self._changed = threading.Condition()
         self._queue: List[Hashable] = []
         self._under_way: List[Hashable] = []
         self._thread: Optional[threading.Thread] = None
+        self._ended: Optional[threading.Thread] = None      # it has nothing more to do, but may not be gone yet
         self._failed: Optional[Exception] = None
 
     def add(self, item: Hashable) -> None:
@@ -28,14 +32,30 @@ class Reaper:
                 self._queue.append(item)
             if self._thread is None:
                 self._failed = None
-                self._thread = threading.Thread(target=self._run, name="nsnet-reaper")
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="nsnet-reaper")
+                thread.start()          # it waits for us; it may be refused
+                self._thread = thread
 
-    def take(self) -> List:
-        """What is queued and not begun: the caller does it now."""
+    def drop(self) -> None:
+        """Forget what is queued: all of it goes in another way."""
         with self._changed:
-            items, self._queue = self._queue, []
-            return items
+            self._queue = []
+
+    @contextmanager
+    def taken(self) -> Iterator[List]:
+        """What is queued: the caller does it now. What is not gone, because the caller fails, is queued again."""
+        with self._changed:
+            items = self._under_way = self._queue
+            self._queue = []
+        try:
+            yield items
+        except BaseException:
+            with self._changed:
+                self._queue = [*items, *self._queue]
+            raise
+        finally:
+            with self._changed:
+                self._under_way = []
 
     @property
     def pending(self) -> List:
@@ -47,13 +67,13 @@ class Reaper:
         """Wait, at most `timeout` seconds, until all is gone; what is not. Raises what the last sweep raised."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            thread = self._thread
             while self._thread is not None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return [*self._under_way, *self._queue]
                 self._changed.wait(left)
             failed, self._failed = self._failed, None
+            thread, self._ended = self._ended, None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         if failed is not None:
@@ -63,25 +83,19 @@ class Reaper:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._under_way, self._queue = self._queue, []
-                if not self._under_way:
+                if not self._queue:
                     self._end()
                     return
             try:
-                self._sweep(self._under_way)
-            except Exception as error:      # told to whoever settles; what is left is still claimed
+                self._sweep()
+            except BaseException as error:      # told to whoever settles; what is left is still claimed
                 with self._changed:
-                    self._failed = error
-                    self._queue = [*self._under_way, *self._queue]
-                    self._under_way = []
+                    self._failed = error if isinstance(error, Exception) else None
                     self._end()
+                if not isinstance(error, Exception):
+                    raise
                 return
-            except BaseException:
-                with self._changed:
-                    self._end()
-                raise
 
     def _end(self) -> None:
-        self._under_way = []
-        self._thread = None
+        self._ended, self._thread = self._thread, None
         self._changed.notify_all()

@@ -168,12 +168,17 @@ def process(which: Process, deadline: Deadline) -> bool:
 
     Raises StillPending; KernelError (ESRCH) if it is of another pid namespace, where we cannot look.
     """
-    if which.runs() is None:
+    runs = which.runs()
+    if runs is None:
         raise KernelError(errno.ESRCH, f"process {which.pid}", f"it is of another pid namespace, {which.pid_namespace}")
+    if not runs:
+        return False
     try:
         pidfd = kernel.Descriptor.of(os.pidfd_open, which.pid)
-    except OSError:
+    except ProcessLookupError:
         return False
+    except OSError as error:            # it may well be there
+        raise KernelError(error.errno, f"process {which.pid}") from None
     with pidfd:
         if kernel.proc_pid(pidfd.fileno()) != which.pid:
             raise KernelError(errno.ESRCH, f"process {which.pid}", "/proc is of another pid namespace")
@@ -221,14 +226,14 @@ def lease_directory(claim: Claim) -> str:
 
 
 def leases_of(claim: Claim, *, create: bool = False) -> Optional[leases.Leases]:
-    """The leases of a network; None if it never had any. What has an address without a lease is left out."""
+    """The leases of a network; None if it never had any. `create`: to take from; who has an address without one keeps it."""
     path = lease_directory(claim)
     if not create and not os.path.isdir(path):
         return None
     if create:
         state.usable(os.path.dirname(path))
     spec = declaration.network(claim.declaration)
-    fixed = [address.partition("/")[0] for entry in claim.attachments.values() if not entry.get("leased")
+    fixed = [address.partition("/")[0] for entry in claim.attachments.values() if create and not entry.get("leased")
              for address in entry["addresses"]]
     try:
         return leases.Leases(path, spec.addresses, ranges=spec.ranges, exclude=(*spec.exclude, *fixed))

@@ -53,24 +53,22 @@ def run(options: argparse.Namespace) -> int:
         if options.dry_run:
             return _preview(networks, options.json)
         done: Dict[str, List[Fault]] = {}
-        began: List[Network] = []
+        stays = False
         try:
             for network in networks:
-                was_up = network.is_up
-                if not was_up:
-                    began.append(network)
                 progress.of(network.bridge)
                 done[network.bridge] = network.up()
             progress.end()
-            _report(networks, done, began, options.json)
-            if options.foreground:
+            stays = options.foreground
+            _report(networks, done, options.json)
+            if stays:
                 if not options.json:
                     print("Up until Ctrl-C or SIGTERM.", flush=True)
                 while True:
                     signal.pause()
         except BaseException:
             progress.end()
-            _take_down(began if not options.foreground else networks, stop)
+            _take_down([one for one in networks if stays or one.created], stop)
             raise
 
 
@@ -83,15 +81,15 @@ def _take_down(networks: List[Network], stop: Stop) -> None:
                 print(f"nsnet: {network.bridge}: {error}", file=sys.stderr)
 
 
-def _report(networks: List[Network], done: Dict[str, List[Fault]], began: List[Network], as_json: bool) -> None:
+def _report(networks: List[Network], done: Dict[str, List[Fault]], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"networks": [
-            {"bridge": network.bridge, "state": _state(network, done, began),
+            {"bridge": network.bridge, "state": _state(network, done),
              "changes": [{"where": fault.where, "what": fault.what} for fault in done[network.bridge]],
              "attachments": network.entries()} for network in networks]}), flush=True)
         return
     for network in networks:
-        state = _state(network, done, began)
+        state = _state(network, done)
         if state == "created":
             print(f"{network.bridge}: up, {len(network.entries())} attached", flush=True)
         elif state == "unchanged":
@@ -101,8 +99,8 @@ def _report(networks: List[Network], done: Dict[str, List[Fault]], began: List[N
                 print(f"{network.bridge}: repaired: {fault}", flush=True)
 
 
-def _state(network: Network, done: Dict[str, List[Fault]], began: List[Network]) -> str:
-    return "created" if network in began else "repaired" if done[network.bridge] else "unchanged"
+def _state(network: Network, done: Dict[str, List[Fault]]) -> str:
+    return "created" if network.created else "repaired" if done[network.bridge] else "unchanged"
 
 
 def _preview(networks: List[Network], as_json: bool) -> int:

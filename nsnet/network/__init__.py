@@ -24,7 +24,7 @@ from nsnet.drift import Fault
 from nsnet.errors import StillPending, UsageError
 from nsnet.netns import Netns
 from nsnet.network.attaching import Job
-from nsnet.network.base import SHARED, Step, busy
+from nsnet.network.base import SHARED, Step, take_lock
 from nsnet.network.repair import Repairing, alone
 from nsnet.ownership import Claim
 from nsnet.removal import Deadline
@@ -108,6 +108,8 @@ class Network(Repairing):
         was declared differently is changed to be like this.
         """
         with self._session():
+            self._reap_first()
+            self.created = False
             if self._claim is None:
                 self._add([Job(spec, declaration.as_dict(spec)) for spec in self.spec.attachments])
                 return [Fault(self.bridge, "no bridge"),
@@ -125,7 +127,7 @@ class Network(Repairing):
                 self._reaper.add(self)
             return
         with self._session():
-            self._reaper.take()
+            self._reaper.drop()
             self._down(timeout)
 
     def settle(self, timeout: float = removal.TIMEOUT) -> None:
@@ -278,22 +280,9 @@ def take_down(bridge: str, *, netns: Optional[Netns] = None, timeout: float = re
     with ExitStack() as opened:
         netns = opened.enter_context(Netns.current()) if netns is None else netns
         directory, key = state.directory(), ownership.key_of(netns.identity, bridge)
-        held = ownership.lock(directory, key, 0 if _lifetime(directory, key) == "process" else ownership.LOCK_TIMEOUT)
-        if held is None:
-            raise busy(directory, key, bridge)
-        with held:
+        with take_lock(directory, key, bridge):
             claim = ownership.load(directory, key)
-            if claim is None:
-                ownership.forget(directory, key)
-            elif not claim.is_of_this_boot():
-                claim.forget()
-            else:
+            if claim is not None and claim.is_of_this_boot():
                 removal.everything(netns, claim, removed, deadline=Deadline(timeout))
+            ownership.forget(directory, key)
     return removed
-
-
-def _lifetime(directory: str, key: str) -> Optional[str]:
-    try:
-        return Claim.load(directory, key).lifetime
-    except (OSError, ValueError):
-        return None

@@ -78,7 +78,8 @@ class Attaching(Base):
 
     def _add(self, jobs: "List[Job]", hold: bool = False) -> None:
         """Attach all of them, and bring the network up if it is not; or leave everything as it was."""
-        began = self._claim is None
+        self._reap_first()
+        began = self.created = self._claim is None
         try:
             self._make(jobs, began, hold)
             self._finish(jobs)
@@ -87,6 +88,7 @@ class Attaching(Base):
                 error.hint = ("no CAP_NET_ADMIN over this network namespace; netns=nsnet.Netns.host() makes a private"
                               " host")
             self._undo(error, self._forget_failed, jobs, began)
+            self.created = False
             raise
         finally:
             for one in jobs:
@@ -96,12 +98,13 @@ class Attaching(Base):
         """What goes wrong here is undone by the caller."""
         if self._claim is not None and not self._is_mine:
             raise UsageError(f"network {self.bridge}: expected process {self._made_by}, which brought it up; this is a fork")
-        self._reap_first()
         self._begin()
-        for one in jobs:
+        for one in sorted(jobs, key=lambda one: one.spec.auto):     # who asks for an address gets it before one is found
             if not one.again:
                 self._resolve(one)
         for one in jobs:
+            if one.netns is not None:
+                self._is_elsewhere(one)
             if one.argv is not None:
                 self._clone(one)
         self._record(jobs, began)
@@ -137,6 +140,11 @@ class Attaching(Base):
             for address in spec.addresses:
                 self._memory.claim(spec.name, address)
         self._claim.attachments[spec.host_ifname] = one.entry()
+
+    def _is_elsewhere(self, one: "Job") -> None:
+        """Raise UsageError for the bridge's own namespace: it would be given a default route, and settings."""
+        if one.netns.identity == self.netns.identity:
+            raise UsageError(f"attach {one.spec.name}: expected another network namespace than that of {self.bridge}")
 
     def _taken_by_none(self, spec: AttachmentSpec) -> None:
         """Raise UsageError for a name or an address that another attachment has."""
@@ -230,7 +238,7 @@ class Attaching(Base):
                 self._containers = [kept for kept in self._containers if kept.attachment is not one]
         return list(dict.fromkeys(found))
 
-    def _detach_now(self, names: Sequence[str], deadline: Deadline) -> None:
+    def _detach_now(self, names: Sequence[str], deadline: Deadline, repairing: bool = False) -> None:
         claim = self._claim
         if not names:
             return
@@ -248,7 +256,7 @@ class Attaching(Base):
                                     deadline)
             what += [f"delete {name}" if deleted else f"{name} is gone already" for name, deleted in zip(names, there)]
         self._drop(names)
-        if self.spec.lifetime == "attachments" and not claim.attachments:
+        if self.spec.lifetime == "attachments" and not claim.attachments and not repairing:
             self._down(deadline.left)
 
     def _drop(self, names: Iterable[str]) -> None:
@@ -256,27 +264,27 @@ class Attaching(Base):
         claim = self._claim
         book = self._leases()
         for name in names:
-            entry = claim.attachments.pop(name, None)
+            entry = claim.attachments.get(name)
             if entry is not None and entry.get("leased") and book is not None:
                 book.release(entry["name"])
+            claim.attachments.pop(name, None)       # last: if its lease stays, so does what names it
             self._attachments.pop(name, None)
         self._containers = [one for one in self._containers
                             if one.attachment is None or one.attachment.host_ifname in self._attachments]
         claim.write()
 
-    def _sweep(self, items: List) -> None:
+    def _sweep(self) -> None:
         """For the reaper: all that is waiting, in one go."""
         with self._session():
-            if self in items:
-                self._down()
-            else:
-                self._detach_now(self._names_of(items), Deadline(removal.TIMEOUT))
+            self._reap_first()
 
     def _reap_first(self) -> None:
         """What waits for its removal may have the name or the address that is wanted now."""
-        waiting = self._reaper.take()
-        if waiting:
-            self._sweep(waiting)
+        with self._reaper.taken() as items:
+            if self in items:
+                self._down()
+            elif items:
+                self._detach_now(self._names_of(items), Deadline(removal.TIMEOUT))
 
     def _forget_failed(self, jobs: "List[Job]", began: bool) -> None:
         """Undo what was begun: the processes, the veths that were reached, and the bridge if this call made it."""

@@ -25,6 +25,7 @@ from nsnet.removal import Deadline
 from nsnet.verbs import LinkRef
 
 SHARED = ("declared", "attachments")
+_LOOK = 0.1                         # seconds between looks at why another has the lock
 
 
 class Step(NamedTuple):
@@ -47,7 +48,7 @@ class Base:
         self.spec = spec
         self._given_netns, self._netns = netns, None
         self._on_step = on_step
-        self._lock = threading.RLock()
+        self._turn, self._turn_of = threading.RLock(), os.getpid()
         self._made_by = 0                           # the pid of who holds the claim: a fork of it owns nothing
         self._held: Union[None, kernel.Descriptor, socket.socket] = None
         self._claim: Optional[Claim] = None
@@ -56,8 +57,9 @@ class Base:
         self._containers: List[Container] = []
         self._memory: Optional[MemoryLeases] = None
         self._reaper = Reaper(self._sweep)
+        self.created = False                        # whether it was down before the call that brought it up last
 
-    def _sweep(self, items: List) -> None:
+    def _sweep(self) -> None:
         raise NotImplementedError
 
     bridge = property(lambda self: self.spec.bridge, doc="Its name.")
@@ -72,6 +74,16 @@ class Base:
         return str(self.spec.addresses[0])
 
     @property
+    def _lock(self) -> "threading.RLock":
+        """Of the threads of this process. One that a fork left behind may have held it, in the middle of a session."""
+        if self._turn_of != os.getpid():
+            self._turn, self._turn_of, self._reaper = threading.RLock(), os.getpid(), Reaper(self._sweep)
+            if self._is_shared and self._held is not None:
+                self._held.close()                  # the parent's lock stays: it has it open too
+                self._held = self._claim = self._ref = None
+        return self._turn
+
+    @property
     def netns(self) -> Netns:
         """The host's network namespace."""
         if self._netns is None or self._netns.closed:
@@ -81,7 +93,7 @@ class Base:
     @property
     def is_up(self) -> bool:
         """Whether this object has built the bridge and not taken it down; of a shared one, whether it is up by its claim."""
-        if self._is_shared and self._held is None:
+        if self._is_shared and (self._held is None or self._turn_of != os.getpid()):
             found = self._peek()
             return found is not None and found.state == "up" and found.lifetime in SHARED and found.is_of_this_boot()
         return self._ref is not None
@@ -97,25 +109,27 @@ class Base:
     # --- the right to change it ---
 
     @contextmanager
-    def _session(self) -> Iterator[None]:
-        """Inside, nobody else changes the network: self._claim is what there is of it, None if there is nothing."""
+    def _session(self, look: bool = False) -> Iterator[None]:
+        """Inside, nobody else changes the network: self._claim is what there is of it, None if there is nothing.
+
+        `look`: what a dead owner left is not removed; AlreadyExists says so.
+        """
         with self._lock:
             if self._held is not None or not self._is_shared:
                 yield
                 return
             key, directory = self._key(), state.directory()
-            held = ownership.lock(directory, key, ownership.LOCK_TIMEOUT)
-            if held is None:
-                raise busy(directory, key, self.bridge)
+            held, known = take_lock(directory, key, self.bridge), False
             try:
                 self._held, self._made_by = held, os.getpid()
-                self._claim = self._inherit(directory, key)
+                self._claim = self._inherit(directory, key, look)
+                known = True
                 if self._claim is not None:
                     self._ref = self._find_bridge()
                 yield
             finally:
                 try:
-                    if self._claim is None:
+                    if known and self._claim is None:       # else it is there, and was not understood, or not removed
                         ownership.forget(directory, key)
                 finally:
                     self._held = self._claim = self._ref = None
@@ -130,7 +144,7 @@ class Base:
         except KernelError:
             return None
 
-    def _inherit(self, directory: str, key: str) -> Optional[Claim]:
+    def _inherit(self, directory: str, key: str, look: bool = False) -> Optional[Claim]:
         """What is on disk, when we have the lock. What a dead owner left is removed first."""
         claim = ownership.load(directory, key)
         if claim is None:
@@ -140,6 +154,8 @@ class Base:
             return None
         if claim.lifetime in SHARED and claim.state == "up":
             return claim
+        if look:
+            raise AlreadyExists(errno.EEXIST, f"bridge {self.bridge}", "a network that has ended left it; up, or gc, removes it")
         removal.everything(self.netns, claim, [])
         return None
 
@@ -162,9 +178,7 @@ class Base:
 
     def _take_lock(self, directory: str, key: str) -> kernel.Descriptor:
         """For as long as the network is up."""
-        held = ownership.lock(directory, key)
-        if held is None:
-            raise busy(directory, key, self.bridge)
+        held = take_lock(directory, key, self.bridge)
         try:
             found = self._inherit(directory, key)
             if found is not None:
@@ -248,13 +262,18 @@ class Base:
 
     def _forget(self) -> None:
         """It is gone."""
+        claim = self._claim
         self._claim = self._ref = self._memory = None
         self._attachments.clear()
         self._containers.clear()
         if not self._is_shared:             # else it is the session's
             held, self._held = self._held, None
             if held is not None:
-                held.close()
+                try:
+                    if claim is not None and claim.directory is not None:
+                        ownership.forget(claim.directory, claim.key)
+                finally:
+                    held.close()
 
     @staticmethod
     def _end(container: Container, deadline: Deadline) -> None:
@@ -284,13 +303,25 @@ class Base:
             self._on_step(Step(name, tuple(words), time.perf_counter() - started))
 
 
+def take_lock(directory: str, key: str, bridge: str) -> kernel.Descriptor:
+    """The right to change a network. Who has it up is not waited for; whoever builds or removes it now, gc too, is."""
+    deadline = Deadline(ownership.LOCK_TIMEOUT)
+    held = ownership.lock(directory, key)
+    while held is None:
+        error = busy(directory, key, bridge)
+        if isinstance(error, AlreadyExists) or not deadline.left:
+            raise error
+        held = ownership.lock(directory, key, min(deadline.left, _LOOK))
+    return held
+
+
 def busy(directory: str, key: str, bridge: str) -> NsnetError:
     """Why another has the lock."""
     try:
         claim = ownership.load(directory, key)
     except KernelError:
         claim = None
-    if claim is not None and claim.lifetime == "process":
+    if claim is not None and claim.lifetime == "process" and claim.owner_process().runs() is not False:
         return AlreadyExists(errno.EEXIST, f"bridge {bridge}", f"process {claim.owner['pid']} has it up"
                              + (" (this one)" if claim.owner["pid"] == os.getpid() else ""))
     return KernelError(errno.EBUSY, f"bridge {bridge}", "another process is working on it")

@@ -25,13 +25,13 @@ class Repairing(Attaching):
 
         For a network that is not up everything is missing. Raises AlreadyExists if the bridge's name is somebody else's.
         """
-        with self._session(), ExitStack() as opened:
+        with self._session(look=True), ExitStack() as opened:
             return [alone(fault) for fault in self._faults(opened)]
 
     def preview(self) -> List[Tuple[Fault, List[Request]]]:
         """The same, each with the requests that up() would send; those for a container that is not there yet, with a
         descriptor of the host's namespace where its own will be."""
-        with self._session(), ExitStack() as opened:
+        with self._session(look=True), ExitStack() as opened:
             claim = self._claim or self._new_claim()
             return [(alone(fault), requests)
                     for fault, requests in drift.preview(self.netns, self.spec, claim, self._faults(opened, claim),
@@ -95,16 +95,17 @@ class Repairing(Attaching):
                 self._forward()
         for fault in faults:
             if fault.kind == "detach" or fault.kind == "attach" and fault.entry is not None:
-                self._detach_now([fault.entry], Deadline(removal.TIMEOUT))
+                self._detach_now([fault.entry], Deadline(removal.TIMEOUT), repairing=True)
         jobs += [Job(fault.spec, declaration.as_dict(fault.spec)) for fault in faults if fault.kind == "attach"]
-        jobs += [self._again(fault) for fault in faults if fault.kind == "reattach"]
+        for fault in faults:
+            if fault.kind == "reattach":
+                jobs.append(self._again(fault))
         if jobs:
             self._make(jobs, False)
 
     def _again(self, fault: Fault) -> "Job":
         """Another veth pair for what is still there."""
         host_ifname, entry = fault.entry, self._claim.attachments[fault.entry]
-        removal.link(self.netns, self._claim, entry.get("index") or host_ifname, Deadline(removal.TIMEOUT))
         attachment = self._attachments.get(host_ifname)
         one = Job(fault.spec, entry=entry, again=True)
         if attachment is not None and attachment.netns is not None:
@@ -113,6 +114,10 @@ class Repairing(Attaching):
             one.netns = drift.inside(self._claim, host_ifname, one.opened)
         if one.netns is None:
             raise KernelError(errno.ENOENT, f"attach {fault.where}", "its network namespace is known to another process only")
+        self._is_elsewhere(one)
+        entry["ready"] = False                  # killed on the way, the new one is found by name, and is not whole
+        for which in {entry.pop("index", host_ifname), host_ifname}:
+            removal.link(self.netns, self._claim, which, Deadline(removal.TIMEOUT))
         return one
 
     def _mend_by_verbs(self, netns: Netns, faults: List[Fault], undoing: List[Callable[[], None]]) -> None:
