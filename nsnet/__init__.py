@@ -13,22 +13,46 @@ process in namespaces; `explain` turns netlink bytes into text. All errors are `
 
 __version__ = "0.1.0"
 
-from nsnet.attachments import Attachment, Container
-from nsnet.collection import collect
-from nsnet.drift import Fault
-from nsnet.errors import (AlreadyExists, KernelError, LeaseTaken, ListChanged, NetlinkError, NoFreeAddress, NoSuchObject,
-                          NotPermitted, NotSupported, NsnetError, OutcomeUnknown, ProtocolError, RollbackError,
-                          StillPending, UsageError)
-from nsnet.exchange import Outcome, Request
-from nsnet.explain import explain
-from nsnet.monitor import Event, Monitor
-from nsnet.netns import Batch, Netns
-from nsnet.network import Network, Step
-from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
-                           TrafficClass, Vlan)
-from nsnet.process import DEVNULL, PIPE, STDOUT, Process, namespaces, own_maps, spawn
-from nsnet.subids import rootless_maps
-from nsnet.verbs import LinkRef
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:                       # for those who read this without running it
+    from nsnet.attachments import Attachment, Container
+    from nsnet.collection import collect
+    from nsnet.drift import Fault
+    from nsnet.errors import (AlreadyExists, KernelError, LeaseTaken, ListChanged, NetlinkError, NoFreeAddress, NoSuchObject,
+                              NotPermitted, NotSupported, NsnetError, OutcomeUnknown, ProtocolError, RollbackError,
+                              StillPending, UsageError)
+    from nsnet.exchange import Outcome, Request
+    from nsnet.explainer import explain
+    from nsnet.monitor import Event, Monitor
+    from nsnet.netns import Batch, Netns
+    from nsnet.network import Network, Step
+    from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
+                               TrafficClass, Vlan)
+    from nsnet.process import DEVNULL, PIPE, STDOUT, Process, namespaces, own_maps, spawn
+    from nsnet.subids import rootless_maps
+    from nsnet.verbs import LinkRef
+
+# Each name is imported when it is asked for: who wants one family, a hook that runs once a container, waits for no other.
+_HOME = {
+    "attachments": "Attachment Container",
+    "collection": "collect",
+    "drift": "Fault",
+    "errors": ("AlreadyExists KernelError LeaseTaken ListChanged NetlinkError NoFreeAddress NoSuchObject "
+               "NotPermitted NotSupported NsnetError OutcomeUnknown ProtocolError RollbackError StillPending "
+               "UsageError"),
+    "exchange": "Outcome Request",
+    "explainer": "explain",
+    "monitor": "Event Monitor",
+    "netns": "Batch Netns",
+    "network": "Network Step",
+    "objects": "Address Filter Hop Link Neighbour Nexthop NsId Port Qdisc Route Rule TrafficClass Vlan",
+    "process": "DEVNULL PIPE Process STDOUT namespaces own_maps spawn",
+    "subids": "rootless_maps",
+    "verbs": "LinkRef",
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Fault", "Filter", "Hop",
@@ -38,3 +62,14 @@ __all__ = [
     "Route", "Rule", "STDOUT", "Step", "StillPending", "TrafficClass", "UsageError", "Vlan", "collect", "explain",
     "namespaces", "own_maps", "rootless_maps", "spawn",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'nsnet' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"nsnet.{_WHERE[name]}"), name)
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

@@ -26,7 +26,7 @@ from typing import Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, S
 
 from nsnet import kernel, rtnl
 from nsnet.errors import KernelError, NoSuchObject, UsageError
-from nsnet.explain import Explainer
+from nsnet.explainer import Explainer
 from nsnet.objects import (Address, Filter, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule, TrafficClass)
 from nsnet.tables import Body
 from nsnet.wire import messages

@@ -18,7 +18,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 from nsnet import clone, kernel, pins
 from nsnet.errors import KernelError, NoSuchObject, ProtocolError, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
-from nsnet.explain import TracedExchange
+from nsnet.explainer import TracedExchange
 from nsnet.hints import why_refused
 from nsnet.monitor import RECEIVE_BYTES, Monitor, wait_link
 from nsnet.objects import Link

@@ -1,6 +1,6 @@
 """`nsnet explain [--json] [--file FILE] [FILE | HEX ...]`: netlink messages in words, of hex or of an nlmon capture.
 
-Knows where the bytes come from and how a packet of a capture is introduced; nsnet/explain.py finds the words,
+Knows where the bytes come from and how a packet of a capture is introduced; nsnet/explainer.py finds the words,
 nsnet/pcap.py the packets.
 """
 
@@ -13,7 +13,7 @@ import sys
 from typing import Any, Dict, Iterator, List, Optional
 
 from nsnet.errors import ProtocolError, UsageError
-from nsnet.explain import Explainer
+from nsnet.explainer import Explainer
 from nsnet.pcap import FAMILIES, NETLINK_ROUTE, Packet, is_capture, packets
 
 # A file is read whole, and no trace that a person reads is longer: this much is hundreds of thousands of messages.

@@ -14,7 +14,7 @@ from nsnet.cli.signals import Stop, stoppable
 from nsnet.drift import Fault
 from nsnet.errors import NotPermitted, NsnetError, UsageError
 from nsnet.exchange import Exchange
-from nsnet.explain import Explainer
+from nsnet.explainer import Explainer
 from nsnet.netns import Netns
 from nsnet.network import SHARED, Network, Step
 

@@ -19,7 +19,7 @@ import nsnet
 from live_helpers import environment, ifnames, inside, nsnet_argv, run_nsnet
 from nsnet import rtnl
 from nsnet.exchange import Request
-from nsnet.explain import TracedExchange
+from nsnet.explainer import TracedExchange
 from nsnet.wire import encode_attribute, messages
 
 ADD = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL

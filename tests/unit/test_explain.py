@@ -11,7 +11,7 @@ from strategies import datagrams, deep_link, fed, of_many, payload_bytes, value_
 from nsnet import rtnl
 from nsnet.errors import ProtocolError
 from nsnet.exchange import Request
-from nsnet.explain import explain
+from nsnet.explainer import explain
 from nsnet.tables import locate
 from nsnet.wire import encode_attribute, encode_message, messages
 

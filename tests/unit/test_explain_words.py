@@ -16,7 +16,7 @@ from strategies import ack, datagrams, done, golden, one_line
 from nsnet import names, rtnl
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
-from nsnet.explain import REMEMBERED, Explainer, TracedExchange, explain
+from nsnet.explainer import REMEMBERED, Explainer, TracedExchange, explain
 from nsnet.wire import encode_attribute, encode_message, messages
 
 ADD = rtnl.NLM_F_REQUEST | rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL

@@ -11,7 +11,7 @@ from strategies import golden
 
 from nsnet import requests, rtnl, values
 from nsnet.exchange import Exchange, Request
-from nsnet.explain import explain
+from nsnet.explainer import explain
 from nsnet.tables import Body
 from nsnet.wire import messages
 

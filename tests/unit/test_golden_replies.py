@@ -9,7 +9,7 @@ from strategies import GOLDEN, fed, golden, one_line
 from nsnet import kernel, requests, rtnl
 from nsnet.errors import AlreadyExists, NetlinkError, NoSuchObject
 from nsnet.exchange import Request, raise_errors
-from nsnet.explain import explain
+from nsnet.explainer import explain
 from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Qdisc, Route, Rule, TrafficClass,
                            vlans)
 from nsnet.wire import encode_attribute, encode_message, messages

@@ -9,7 +9,7 @@ from strategies import GOLDEN, golden
 from test_golden import REQUESTS
 
 from nsnet import rtnl
-from nsnet.explain import explain
+from nsnet.explainer import explain
 from nsnet.wire import encode_message, messages
 
 each_request = pytest.mark.parametrize("name", MEANINGS)

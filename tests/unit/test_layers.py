@@ -20,7 +20,7 @@ RANKS = [
     {"rtnl"},
     {"exchange", "idmap", "kernel", "ranges"},
     {"clone", "documents", "kinds", "names", "pins", "state"},
-    {"requests", "objects", "explain", "pcap"},
+    {"requests", "objects", "explainer", "pcap"},
     {"monitor"},
     {"hints", "subids"},
     {"verbs"},
@@ -42,7 +42,7 @@ PACKAGES = {"rtnl", "requests", "verbs", "leases", "network", "cli"}     # among
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 
 NO_IO = {"errors", "wire", "tables", "values", "rtnl", "exchange", "idmap", "requests", "objects",
-         "names", "explain", "pcap", "ranges"}
+         "names", "explainer", "pcap", "ranges"}
 # What these rooms may use of modules that could also do I/O: text of an errno, text of an address, the byte order.
 USES_ALLOWED = {
     ("errors", "os"): {"strerror"},

@@ -3,6 +3,8 @@
 import ast
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 from strategies import ROOT
@@ -129,3 +131,22 @@ def test_the_package_lists_every_folder_that_has_python():
     folders = {str(file.parent.relative_to(ROOT)).replace("/", ".") for file in FILES}
     listed = set(ast.literal_eval(re.search(r"packages=(\[.*?\])", (ROOT / "setup.py").read_text(), re.S).group(1)))
     assert listed == folders
+
+
+def test_importing_the_package_imports_nothing_of_it():
+    """Who runs once a container waits for what it uses, and for nothing else."""
+    script = "import sys, nsnet; print([name for name in sys.modules if name.startswith('nsnet.')])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_names_are_said_to_be_where_they_are():
+    """Twice in nsnet/__init__.py: for who runs it, and for who reads it."""
+    tree = ast.parse((ROOT / "nsnet" / "__init__.py").read_text())
+    (static,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert {alias.name: node.module for node in static.body for alias in node.names} == {
+        name: f"nsnet.{module}" for name, module in nsnet._WHERE.items()}
+    assert sorted(nsnet._WHERE) == nsnet.__all__
+    with pytest.raises(AttributeError, match="nosuch"):
+        nsnet.nosuch
+    assert set(nsnet.__all__) <= set(dir(nsnet))
