@@ -8,6 +8,7 @@ Knows who lives and where a network namespace is; how things are removed is remo
 
 import os
 import re
+from contextlib import nullcontext
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
 
 from nsnet import kernel, ownership, removal, state
@@ -16,6 +17,8 @@ from nsnet.leases import disk
 from nsnet.netns import Netns
 from nsnet.ownership import Claim, Mark
 from nsnet.removal import Deadline
+
+
 
 
 class Collected(NamedTuple):
@@ -73,6 +76,8 @@ def _collect_one(netns: Netns, directory: str, key: str, result: Collected) -> N
     try:
         if not claim.is_of_this_boot():
             ownership.forget(directory, key)
+        elif claim.lifetime == "process" and claim.owner_process().runs():      # somebody removed its lock file
+            result.alive.append(str(claim))
         elif _is_kept(claim):
             _collect_parts(netns, claim, result)
         else:
@@ -94,7 +99,7 @@ def _collect_all(netns: Netns, claim: Claim, result: Collected) -> None:
         return
     else:
         place = None
-    if any(process.pid_namespace != state.pid_namespace() for process in launched if process is not None):
+    if any(process.runs() is None for process in launched if process is not None):
         result.elsewhere.append(f"{claim}: its processes are in {claim.pid_namespace}")
         return
     _remove(place, claim, result)
@@ -149,10 +154,25 @@ def _is_dead(netns: Netns, claim: Claim, name: str) -> bool:
 def _is_elsewhere(claim: Claim, result: Collected) -> bool:
     """Whether it may still be there, in a network namespace that is not this one; then that is said."""
     place = find_netns(claim.inode)
-    if place is None and (claim.private or _sees_all()):
+    if place is None and (claim.private or _sees_all()) and not _has_an_end(claim):
         return False                    # a private host ends with its owner: nothing but the owner's sockets held it
     result.elsewhere.append(f"{claim}: {place or claim.netns}")
     return True
+
+
+def _has_an_end(claim: Claim) -> bool:
+    """Whether a process of it still has its end of a veth pair: then the other end, and its namespace, are still there,
+    though only somebody's socket may hold that."""
+    for host_ifname, entry in claim.attachments.items():
+        process = claim.process_of(host_ifname)
+        if process is not None and process.runs():
+            try:
+                with Netns.of_pid(process.pid) as there:
+                    if there.link(entry["ifname"]).kind == "veth":
+                        return True
+            except NsnetError:
+                continue
+    return False
 
 
 def find_netns(inode: int) -> Optional[str]:
@@ -164,7 +184,18 @@ def find_netns(inode: int) -> Optional[str]:
                     return path
             except OSError:
                 continue
-    return next((path for path in _mounts() if _inode_or_none(path) == inode), None)
+    seen: Set[str] = set()
+    for pid in _pids():
+        try:
+            place = os.readlink(f"/proc/{pid}/ns/mnt")
+            if place not in seen:
+                seen.add(place)
+                path = _mount_of(kernel.read_file(f"/proc/{pid}/mountinfo"), inode)
+                if path is not None:
+                    return f"/proc/{pid}/root{path}"
+        except (OSError, KernelError):
+            continue
+    return None
 
 
 def _pids() -> Iterator[str]:
@@ -185,27 +216,20 @@ def _inode(path: str) -> Optional[int]:
     return int(found.group(1)) if found else None
 
 
-def _inode_or_none(path: str) -> Optional[int]:
-    try:
-        return os.stat(path).st_ino
-    except OSError:
-        return None
-
-
-def _mounts() -> List[str]:
-    """Where namespaces are mounted (proc(5), mountinfo): an octal escape stands for a blank."""
-    found = []
-    for line in kernel.read_file("/proc/self/mountinfo").splitlines():
+def _mount_of(mountinfo: str, inode: int) -> Optional[str]:
+    """Where a network namespace is mounted (proc(5), mountinfo): an octal escape stands for a blank."""
+    for line in mountinfo.splitlines():
         fields = line.split()
-        if "nsfs" in fields[6:]:
-            found.append(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), fields[4]))
-    return found
+        if fields[3] == f"net:[{inode}]":
+            return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), fields[4])
+    return None
 
 
 def _sees_all() -> bool:
     """Whether /proc shows every process of this machine, and lets us look at its namespaces: else it may be there."""
     try:
-        return (os.geteuid() == 0 and _inode("/proc/1/ns/net") is not None if os.path.exists("/proc/1/ns/net") else False)
+        return (os.geteuid() == 0 and os.readlink("/proc/1/ns/pid") == state.pid_namespace() == state.FIRST_PID_NAMESPACE
+                and _inode("/proc/1/ns/net") is not None)
     except OSError:
         return False
 
@@ -259,23 +283,35 @@ def _collect_marks(netns: Netns, result: Collected) -> None:
     for mark, links in found.items():
         try:
             held = ownership.hold_name(netns, mark)
-            if held is None:
+            if held is None and ownership.is_held_by_us(netns, mark):
                 result.alive.append(f"{', '.join(link.ifname for link in links)} ({mark.id})")
                 continue
-            with held:
+            with held or nullcontext():
                 _collect_marked(netns, mark, result)
         except (NsnetError, OSError) as error:
             result.failed.append(f"{mark}: {error}")
+
+
+def _is_of_our_userns(netns: Netns) -> bool:
+    owner = kernel.owner_userns(netns.fd)
+    if owner is None:                   # it lies above us
+        return True
+    with owner:
+        return os.path.samestat(os.fstat(owner.fileno()), os.stat("/proc/thread-self/ns/user"))
 
 
 def _collect_marked(netns: Netns, mark: Mark, result: Collected) -> None:
     deadline = Deadline(removal.TIMEOUT)
     links = [(link, Mark.parse(link.ifalias)) for link in netns.links(stats=False) if link.group == mark.group]
     ours = [(link, own) for link, own in links if own is not None and own._replace(process=None) == mark]
+    trusted = _is_of_our_userns(netns)
     for link, own in ours:
         process = own.process
         if process is None:
             continue
+        if not trusted:                 # who administers that namespace, but not ours, may have named any process
+            result.elsewhere.append(f"{link.ifname} ({mark.id}): its network namespace is another user namespace's")
+            return
         if process.runs() is None:
             result.elsewhere.append(f"{link.ifname} ({mark.id}): its process is in {process.pid_namespace}")
             return

@@ -97,6 +97,9 @@ def look(netns: Netns, spec: NetworkSpec, claim: Claim, lladdr: str, lladdr_of: 
         off = forwarding.missing(netns, spec)
         if off:
             faults.append(Fault(spec.bridge, "no " + ", no ".join(map(str, off)), "forwarding", settings=off))
+        old = forwarding.undeclared(claim, spec)
+        if old:
+            faults.append(Fault(spec.bridge, f"forwarding on {', '.join(old)}, which is not declared any more", "forwarding"))
     elif spec.forward:
         faults.append(Fault(spec.bridge, f"no forwarding to {', '.join(spec.forward)}", "forwarding"))
     return faults

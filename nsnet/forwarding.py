@@ -65,33 +65,50 @@ def check(netns: Netns, spec: NetworkSpec) -> None:
         netns.link(ifname)
 
 
-def enable(netns: Netns, claim: Claim, settings: Iterable[Setting]) -> None:
-    """Let them forward, and remember what they did before."""
+def enable(netns: Netns, claim: Claim, spec: NetworkSpec) -> List[Setting]:
+    """Let them forward, and remember what they did before; also of those that do for another network. Which did not."""
     with _alone(claim):
-        settings = list(settings)
-        for setting in settings:
+        off = missing(netns, spec)
+        for setting in wanted(netns, spec):
+            before = _of_others(claim, setting)
+            if setting.value is None or setting.value == _WANTED and before is None:
+                continue                                    # it did so for the user: nothing to put back
             changed = claim.forwarding.setdefault(setting.ifname, {"index": setting.index, "earlier": {}})
             if changed["index"] != setting.index:           # another link of that name: nothing of the first is left
                 changed.update(index=setting.index, earlier={})
-            before = _of_others(claim, setting)
             changed["earlier"].setdefault(str(setting.version), setting.value if before is None else before)
         claim.write()
-        for setting in settings:
+        for setting in off:
             _set(netns, setting, _WANTED)
+        return off
 
 
-def put_back(netns: Netns, settings: Iterable[Setting]) -> None:
-    """Undo enable(): what these were before."""
-    for setting in settings:
-        _set(netns, setting, setting.value)
+def undo(netns: Netns, claim: Claim, off: Iterable[Setting], before: Dict) -> None:
+    """What enable() did: `off` is what it returned, `before` what the claim had."""
+    with _alone(claim):
+        for setting in off:
+            if netns.find(setting.ifname) == setting.index:
+                _set(netns, setting, setting.value)
+        claim.forwarding = before
+        claim.write()
 
 
-def restore(netns: Netns, claim: Claim, restored: Optional[List[str]] = None) -> None:
-    """Put back what was before, where it is still as we left it, and no other network wants it. May be repeated."""
+def undeclared(claim: Claim, spec: NetworkSpec) -> List[str]:
+    """The links that forward for this network, and need not any more."""
+    return [name for name in claim.forwarding if name not in (spec.bridge, *spec.forward)]
+
+
+def restore(netns: Netns, claim: Claim, restored: Optional[List[str]] = None, only: Optional[List[str]] = None) -> None:
+    """Put back what was before, where it is still as we left it, and no other network wants it. May be repeated.
+
+    `only`: on these links.
+    """
     if not claim.forwarding:
         return
     with _alone(claim):
         for ifname, changed in claim.forwarding.items():
+            if only is not None and ifname not in only:
+                continue
             if ifname == claim.bridge and not claim.adopted:        # it goes, with all its settings
                 continue
             try:
@@ -105,7 +122,7 @@ def restore(netns: Netns, claim: Claim, restored: Optional[List[str]] = None) ->
                     _set(netns, setting, earlier)
                     if restored is not None:
                         restored.append(str(setting))
-        claim.forwarding = {}
+        claim.forwarding = {name: kept for name, kept in claim.forwarding.items() if only is not None and name not in only}
         claim.write()
 
 

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import socket
+import struct
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from nsnet import kernel, state
@@ -55,7 +56,7 @@ class Process(NamedTuple):
     def runs(self) -> Optional[bool]:
         """Whether it still runs; None if it is of another pid namespace, where we cannot look."""
         if self.pid_namespace != state.pid_namespace():
-            return None
+            return None if state.pid_namespace_lives(self.pid_namespace) else False
         return self.started is not None and kernel.runs(self.pid, self.started)
 
 
@@ -89,10 +90,11 @@ class Mark(NamedTuple):
 
 
 def hold_name(netns: Netns, mark: Mark) -> Optional[socket.socket]:
-    """The socket that says, in that namespace, that the owner of `mark` lives; None if another process has it."""
-    made = netns.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    """The socket that says, in that namespace, that the owner of `mark` lives; None if another has the name."""
+    made = netns.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        made.bind(f"\0nsnet:{mark.id}")
+        made.bind(_name_of(mark))
+        made.listen(8)                  # so that whoever connects is told whose it is; nothing is ever accepted
     except OSError as error:
         made.close()
         if error.errno == errno.EADDRINUSE:
@@ -102,6 +104,24 @@ def hold_name(netns: Netns, mark: Mark) -> Optional[socket.socket]:
         made.close()
         raise
     return made
+
+
+def is_held_by_us(netns: Netns, mark: Mark) -> bool:
+    """Whether who has the name of `mark` is of our user (SO_PEERCRED, unix(7)): anybody may take one that is free."""
+    with netns.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
+        made.setblocking(False)
+        try:
+            made.connect(_name_of(mark))
+        except BlockingIOError:         # many have asked; it does not say whose it is
+            return True
+        except OSError:                 # it is gone, or does not listen as we do
+            return False
+        _, uid, _ = struct.unpack("3i", made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return uid == os.geteuid()
+
+
+def _name_of(mark: Mark) -> str:
+    return f"\0nsnet:{mark.id}"
 
 
 # --- claims ---
@@ -180,7 +200,7 @@ class Claim:
                 raise ValueError(f"attachment {host_ifname!r}: expected addresses")
         for changed in self.forwarding.values():
             _typed(changed, _FORWARDING, "what it forwards")
-            if not all(version in ("4", "6") and type(value) is str for version, value in changed["earlier"].items()):
+            if not all(version in ("4", "6") and value in ("0", "1") for version, value in changed["earlier"].items()):
                 raise ValueError("what it forwards makes no sense")
 
     @property

@@ -85,9 +85,15 @@ def make_pair(net: Verbs, spec: AttachmentSpec, claim: Claim, bridge: LinkRef, n
               lladdr: Optional[str]) -> Tuple[LinkRef, LinkRef]:
     """The veth pair: the host's end is a port of the bridge and up, the other is born in `netns`."""
     host_end, end = net.add_veth(spec.host_ifname, peer=spec.ifname, peer_netns=netns, peer_lladdr=lladdr, mtu=spec.mtu,
-                                 group=claim.group, master=bridge, up=True, queues=1)
+                                 group=claim.group, master=bridge, up=True, queues=1,
+                                 lladdr=_lladdr_of_port(spec.host_ifname) if claim.adopted else None)
     net.set_link(host_end, ifalias=claim.mark_of(spec.host_ifname))
     return host_end, end
+
+
+def _lladdr_of_port(host_ifname: str) -> str:
+    """A high one: a bridge without one of its own takes the lowest of its ports' (br_stp_recalculate_bridge_id())."""
+    return "fe" + declaration.derived_lladdr(host_ifname)[2:]
 
 
 def make_end(net: Verbs, end: LinkRef, link_local: Optional[bool]) -> None:

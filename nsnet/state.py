@@ -17,6 +17,7 @@ from typing import Optional
 from nsnet import idmap, kernel
 from nsnet.errors import KernelError, UsageError
 
+FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"         # PROC_PID_INIT_INO, <linux/proc_ns.h>
 MOST_BYTES = 1 << 24                # of one file; no honest one comes near
 _RETRY = 0.002                      # seconds between looks at a lock that another process holds, growing to the next
 _RETRY_MOST = 0.05
@@ -73,6 +74,19 @@ def pid_namespace() -> str:
     """Names the caller's pid namespace: in another one a process has another number."""
     with kernel.refused("pid namespace"):
         return os.readlink("/proc/self/ns/pid")
+
+
+def pid_namespace_lives(name: str) -> bool:
+    """Whether another pid namespace than the caller's may still be there. One that has ended took its processes with it."""
+    if os.geteuid() != 0 or pid_namespace() != FIRST_PID_NAMESPACE:
+        return True                     # from here not all are seen
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{pid}/ns/pid") == name:
+                return True
+        except OSError:
+            continue
+    return False
 
 
 # --- files ---

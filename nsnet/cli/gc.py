@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+from nsnet.cli.options import printable
 from nsnet.collection import collect
 from nsnet.netns import Netns
 
@@ -20,15 +21,15 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(found._asdict()))
     else:
         for name in found.removed:
-            print(f"removed {name}")
+            print(f"removed {printable(name)}")
         for name in found.alive:
-            print(f"left {name}: its owner lives")
+            print(f"left {printable(name)}: its owner lives")
         for name in found.kept:
-            print(f"left {name}: it was declared to stay; nsnet down removes it")
+            print(f"left {printable(name)}: it was declared to stay; nsnet down removes it")
         for name in found.elsewhere:
-            print(f"left {name}: it is in another namespace; run gc there")
+            print(f"left {printable(name)}: it is in another namespace; run gc there")
         if not any(found):
             print("nothing to remove")
     for problem in found.failed:
-        print(f"nsnet: {problem}", file=sys.stderr)
+        print(f"nsnet: {printable(problem)}", file=sys.stderr)
     return 1 if found.failed else 0

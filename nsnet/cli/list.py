@@ -6,6 +6,7 @@ import json
 from typing import Any, Dict, List
 
 from nsnet import ownership, state
+from nsnet.cli.options import printable
 from nsnet.netns import Netns
 from nsnet.ownership import Claim, Mark
 
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
                             for one in found)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
         for row in rows:
-            print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+            print(printable("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip()))
     return 0
 
 

@@ -204,3 +204,8 @@ def _passed(value: str) -> int:
     except OSError:
         given = False
     return fd if given else _refuse("--pass-fd", value, "a descriptor that the caller has opened")
+
+
+def printable(text: str) -> str:
+    """For a terminal: the names of links may have escape sequences in them."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

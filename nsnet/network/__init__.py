@@ -46,7 +46,8 @@ class Network(Repairing):
     speaks the spanning tree protocol; `ageing_time`: seconds for which it remembers a MAC.
 
     `lifetime`: "process", "declared", "attachments" or "owner", as this file's head says. `adopt`: attach to a bridge of
-    that name that is the user's, has these addresses and is up; nothing of it is changed or deleted. `forward`: names of
+    that name that is the user's, has these addresses and is up; it is never deleted, and no verb changes it (but the
+    kernel gives a bridge the lowest MTU of its ports, unless it was set one, and `forward` is also of it). `forward`: names of
     links to which, and from which, packets of the bridge are forwarded. `ranges`, `exclude`: what the address "auto" may
     be, and may not: "10.0.0.10-10.0.0.20", "10.0.0.64/26" or an address. `attachments`: what up() attaches, each a dict of
     what declaration.py knows. `on_step`: called with a `Step` after each stage.
@@ -102,10 +103,9 @@ class Network(Repairing):
         """Bring it up as it was declared: the bridge, its addresses, forwarding, and what is declared to be attached.
 
         What is up already is looked at and repaired (see `faults()`); nothing is sent if nothing is wrong. Returns what
-        was not as declared, and is now. Raises
+        was not as declared, and is now. A shared network that was declared differently is changed to be like this. Raises
         AlreadyExists if a link of that name exists and is not this network's, NotPermitted without CAP_NET_ADMIN; what
-        this call did is undone then, but for what was detached because it is not declared any more. A shared network that
-        was declared differently is changed to be like this.
+        this call did is undone then, but for what was ended because it is declared differently, or not any more.
         """
         with self._session():
             self._reap_first()

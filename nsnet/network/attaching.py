@@ -292,6 +292,7 @@ class Attaching(Base):
             if one.container is not None:
                 one.container._abandon()
         if self._claim is None:
+            self._forget()                      # it may have got the lock, and no further
             return
         self._containers = [kept for kept in self._containers if all(kept is not one.container for one in jobs)]
         if began:

@@ -154,6 +154,8 @@ class Base:
             return None
         if claim.lifetime in SHARED and claim.state == "up":
             return claim
+        if claim.lifetime == "process" and claim.owner["pid"] != os.getpid() and claim.owner_process().runs():
+            raise busy(directory, key, self.bridge)         # though somebody removed its lock file
         if look:
             raise AlreadyExists(errno.EEXIST, f"bridge {self.bridge}", "a network that has ended left it; up, or gc, removes it")
         removal.everything(self.netns, claim, [])
@@ -222,14 +224,10 @@ class Base:
         found = index and (self._claim.adopted or removal.find(self.netns, self._claim, index) is not None)
         return LinkRef(self.bridge, index) if found else None
 
-    def _forward(self) -> List[forwarding.Setting]:
-        """What had to be changed for it, as it was."""
-        if not self.spec.forward:
-            return []
-        with self._step("forwarding", f"forward between {self.bridge} and {', '.join(self.spec.forward)}"):
-            missing = forwarding.missing(self.netns, self.spec)
-            forwarding.enable(self.netns, self._claim, missing)
-        return missing
+    def _forward(self) -> None:
+        if self.spec.forward:
+            with self._step("forwarding", f"forward between {self.bridge} and {', '.join(self.spec.forward)}"):
+                forwarding.enable(self.netns, self._claim, self.spec)
 
     def _bridge_lladdr(self) -> str:
         return plan.lladdr_of_bridge(self.spec, self.netns.identity)

@@ -2,6 +2,7 @@
 
 import errno
 from contextlib import ExitStack
+from copy import deepcopy
 from functools import partial
 from itertools import groupby
 from typing import Callable, List, Optional, Tuple
@@ -91,8 +92,11 @@ class Repairing(Attaching):
                 with self._step("repair", str(fault)):
                     sysctls.write(fault.netns, {key: wanted for key, (_, wanted) in fault.settings.items()})
             elif fault.kind == "forwarding":
-                undoing.append(partial(forwarding.put_back, self.netns, forwarding.missing(self.netns, self.spec)))
-                self._forward()
+                before, claim = deepcopy(self._claim.forwarding), self._claim
+                with self._step("repair", str(fault)):
+                    off = forwarding.enable(self.netns, claim, self.spec)
+                    undoing.append(partial(forwarding.undo, self.netns, claim, off, before))
+                    forwarding.restore(self.netns, claim, only=forwarding.undeclared(claim, self.spec))
         for fault in faults:
             if fault.kind == "detach" or fault.kind == "attach" and fault.entry is not None:
                 self._detach_now([fault.entry], Deadline(removal.TIMEOUT), repairing=True)
