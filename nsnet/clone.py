@@ -12,7 +12,7 @@ import threading
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet.errors import KernelError
-from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, proc_pid, step_name
+from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, proc_pid, refused, step_name
 
 
 _MFD_EXEC = 0x10                            # <linux/memfd.h>, Linux 6.3
@@ -178,7 +178,8 @@ class Child:
 
     def passed(self) -> Descriptor:
         """A descriptor of what the child passed; the caller's."""
-        return Descriptor.of(os.dup, self._job.passed_fd)
+        with refused("handover"):
+            return Descriptor.of(os.dup, self._job.passed_fd)
 
     def go(self) -> Optional[Report]:
         """Let it run its command; what failed, or None. Report(None, 0): it has ended before."""

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 from nsnet import declaration, forwarding, pins, plan
 from nsnet.declaration import AttachmentSpec, NetworkSpec
-from nsnet.errors import AlreadyExists, KernelError
+from nsnet.errors import AlreadyExists, KernelError, UsageError
 from nsnet.exchange import Request
 from nsnet.netns import Netns
 from nsnet.objects import Link
@@ -89,17 +89,19 @@ def look(netns: Netns, spec: NetworkSpec, claim: Claim, lladdr: str, lladdr_of: 
     else:
         faults += [Fault(spec.bridge, change.what, netns=netns, change=change)
                    for change in plan.bridge_changes(netns, link, spec, lladdr, before)]
-        deaf = {} if netns.private else plan.deaf_to_routers(link)
+        deaf = {} if claim.private else plan.deaf_to_routers(link)
         if deaf:
             faults.append(Fault(spec.bridge, "it accepts IPv6 router advertisements", "sysctls", netns=netns, settings=deaf))
     faults += _of_attachments(netns, spec, claim, bridge, lladdr_of, inside)
+    faults += [Fault(spec.bridge, f"no uplink {ifname}", "beyond") for ifname in spec.forward if not netns.find(ifname)]
+    unwanted = forwarding.unwanted(spec, claim)
+    if unwanted:
+        faults.append(Fault(spec.bridge, f"forwarding on {', '.join(unwanted)}, which is not declared any more",
+                            "forwarding"))
     if link is not None:
         off = forwarding.missing(netns, spec)
         if off:
             faults.append(Fault(spec.bridge, "no " + ", no ".join(map(str, off)), "forwarding", settings=off))
-        old = forwarding.undeclared(claim, spec)
-        if old:
-            faults.append(Fault(spec.bridge, f"forwarding on {', '.join(old)}, which is not declared any more", "forwarding"))
     elif spec.forward:
         faults.append(Fault(spec.bridge, f"no forwarding to {', '.join(spec.forward)}", "forwarding"))
     return faults
@@ -109,26 +111,46 @@ def _of_attachments(netns: Netns, spec: NetworkSpec, claim: Claim, bridge: Bridg
                     inside: Callable) -> List[Fault]:
     faults: List[Fault] = []
     declared: Dict[str, AttachmentSpec] = {one.name: one for one in spec.attachments}
-    alone = spec._replace(attachments=())
+    before = declaration.network(claim.declaration)
     for host_ifname, entry in claim.attachments.items():
-        now = declaration.attachment(entry["spec"], alone, needs_target=False)
+        now = attachment_of(entry, before)
         wanted = declared.pop(now.name, None) if entry.get("declared") is not None else None
         if entry.get("declared") is not None and wanted is None:
             faults.append(Fault(now.name, "it is not declared any more", "detach", entry=host_ifname))
         elif wanted is not None and declaration.as_dict(wanted) != entry["declared"]:
             faults.append(Fault(now.name, "it was declared differently", "attach", spec=wanted, entry=host_ifname))
         else:
-            faults += _of_one(netns, claim, bridge, host_ifname, now, wanted, lladdr_of(now), inside)
+            try:
+                fitting = fitted(entry, before, spec)
+            except UsageError:
+                faults.append(Fault(now.name, f"{', '.join(entry['addresses'])}: in no subnet of the bridge any more",
+                                    "detach" if wanted is None else "attach", spec=wanted, entry=host_ifname))
+                continue
+            faults += _of_one(netns, claim, bridge, host_ifname, fitting, now, wanted, lladdr_of(now), inside)
     return faults + [Fault(one.name, "it is not attached", "attach", spec=one) for one in declared.values()]
 
 
-def _of_one(netns: Netns, claim: Claim, bridge: Bridge, host_ifname: str, spec: AttachmentSpec,
+def attachment_of(entry: Dict[str, Any], network: NetworkSpec) -> AttachmentSpec:
+    """What an entry of a claim is meant to be, on that network. Raises UsageError if its addresses do not fit there."""
+    return declaration.attachment(entry["spec"], network._replace(attachments=()), needs_target=False)
+
+
+def fitted(entry: Dict[str, Any], before: NetworkSpec, spec: NetworkSpec) -> AttachmentSpec:
+    """The same when the network is declared as `spec`: its MTU, its gateways. Raises UsageError."""
+    found = attachment_of(entry, spec)
+    if found.mtu == before.mtu and not (entry.get("declared") or {}).get("mtu"):
+        found = found._replace(mtu=spec.mtu)
+    return found
+
+
+def _of_one(netns: Netns, claim: Claim, bridge: Bridge, host_ifname: str, spec: AttachmentSpec, before: AttachmentSpec,
             wanted: Optional[AttachmentSpec], lladdr: Optional[str], inside: Callable) -> List[Fault]:
     again = "attach" if wanted is not None else "detach"
     process = claim.process_of(host_ifname)
     if process is not None and process.runs() is False:
         return [Fault(spec.name, f"process {process.pid} has ended", again, spec=wanted, entry=host_ifname)]
-    if not claim.attachments[host_ifname].get("ready", True):
+    # Of a process's network that is in its memory only.
+    if claim.lifetime != "process" and not claim.attachments[host_ifname].get("ready", True):
         return [Fault(spec.name, "it was not attached to the end", again, spec=wanted, entry=host_ifname)]
     try:
         place = inside(host_ifname, spec)
@@ -147,8 +169,9 @@ def _of_one(netns: Netns, claim: Claim, bridge: Bridge, host_ifname: str, spec: 
     end = plan.find_end(place, link, spec.ifname)
     if end is None:
         return [Fault(spec.name, f"no {spec.ifname} in it", "reattach", spec=spec, entry=host_ifname)]
+    faults += [Fault(spec.name, f"lo: {change.what}", netns=place, change=change) for change in plan.lo_changes(place)]
     faults += [Fault(spec.name, f"{spec.ifname}: {change.what}", netns=place, change=change)
-               for change in plan.end_changes(place, end, spec, lladdr)]
+               for change in plan.end_changes(place, end, spec, lladdr, before)]
     wrong = plan.sysctl_faults(place, spec)
     if wrong:
         faults.append(Fault(spec.name, ", ".join(f"{key} is {now}, expected {value}" for key, (now, value) in wrong.items()),

@@ -37,10 +37,13 @@ class Setting(NamedTuple):
 
 
 def wanted(netns: Netns, spec: NetworkSpec) -> List[Setting]:
-    """What it is on the links that are to forward, now. Raises NoSuchObject for an uplink that is not there."""
+    """What it is on the links that are to forward and are there, now."""
     found: List[Setting] = []
     for ifname in (spec.bridge, *spec.forward) if spec.forward else ():
-        link = netns.link(ifname)
+        try:
+            link = netns.link(ifname)
+        except NoSuchObject:
+            continue
         found += [Setting(ifname, link.index, version, _value(link, version)) for version in _versions(spec)]
     return found
 
@@ -93,15 +96,15 @@ def undo(netns: Netns, claim: Claim, off: Iterable[Setting], before: Dict) -> No
         claim.write()
 
 
-def undeclared(claim: Claim, spec: NetworkSpec) -> List[str]:
-    """The links that forward for this network, and need not any more."""
-    return [name for name in claim.forwarding if name not in (spec.bridge, *spec.forward)]
+def unwanted(spec: NetworkSpec, claim: Claim) -> List[str]:
+    """The links that forward for this network and need not any more."""
+    return [ifname for ifname in claim.forwarding if not spec.forward or ifname not in (spec.bridge, *spec.forward)]
 
 
 def restore(netns: Netns, claim: Claim, restored: Optional[List[str]] = None, only: Optional[List[str]] = None) -> None:
     """Put back what was before, where it is still as we left it, and no other network wants it. May be repeated.
 
-    `only`: on these links.
+    `only`: on these links; else on all, when the network is taken down.
     """
     if not claim.forwarding:
         return
@@ -109,7 +112,7 @@ def restore(netns: Netns, claim: Claim, restored: Optional[List[str]] = None, on
         for ifname, changed in claim.forwarding.items():
             if only is not None and ifname not in only:
                 continue
-            if ifname == claim.bridge and not claim.adopted:        # it goes, with all its settings
+            if ifname == claim.bridge and not claim.adopted and only is None:       # it goes, with all its settings
                 continue
             try:
                 link = netns.link(ifname)
@@ -122,7 +125,8 @@ def restore(netns: Netns, claim: Claim, restored: Optional[List[str]] = None, on
                     _set(netns, setting, earlier)
                     if restored is not None:
                         restored.append(str(setting))
-        claim.forwarding = {name: kept for name, kept in claim.forwarding.items() if only is not None and name not in only}
+        claim.forwarding = {ifname: kept for ifname, kept in claim.forwarding.items()
+                            if only is not None and ifname not in only}
         claim.write()
 
 

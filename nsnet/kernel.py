@@ -364,7 +364,7 @@ class RtnlSocket:
         """netns_identity() of this socket."""
         with refused("netns cookie"):
             number = self._with_fd(os.dup)
-        with socket.socket(fileno=number) as view:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE, number) as view:  # told, it asks nothing
             return netns_identity(view)
 
 
@@ -527,7 +527,8 @@ def has_ended(pidfd: int, timeout: Optional[float] = 0) -> bool:
     """Whether a process has ended, waiting `timeout` seconds for it (None: for as long as it takes)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else math.ceil(min(max(timeout, 0), MAX_TIMEOUT) * 1000)))
+    with refused("wait for a process"):
+        return bool(poll.poll(None if timeout is None else math.ceil(min(max(timeout, 0), MAX_TIMEOUT) * 1000)))
 
 
 def owner_userns(netns_fd: int) -> Optional[Descriptor]:

@@ -226,7 +226,7 @@ class Netns(Verbs, Reading):
     def hold(self) -> kernel.Descriptor:
         """Another descriptor of the namespace, the caller's own: it stays when this object is closed."""
         self.socket_of_rtnl                     # first, as above
-        with self._lock:
+        with self._lock, kernel.refused("network namespace"):
             return kernel.Descriptor.of(os.dup, self._own_fd().fileno())
 
     @property
@@ -410,7 +410,9 @@ class Netns(Verbs, Reading):
         rtnl_socket = self.socket_of_rtnl
         rtnl_socket.fileno()                    # a closed one says so
         if self._here:
-            with _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE) as here:
+            with kernel.refused("netns cookie"):
+                looking = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
+            with looking as here:
                 inside = kernel.netns_identity(here) == rtnl_socket.identity()
             if inside:
                 return clone.sysctls(rows)

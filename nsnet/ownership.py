@@ -295,6 +295,10 @@ def load(directory: str, key: str) -> Optional[Claim]:
         return Claim.load(directory, key)
     except FileNotFoundError:
         return None
+    except KernelError:
+        raise
+    except OSError as error:
+        raise KernelError(error.errno, f"journal {os.path.join(directory, key)}.json") from None
     except ValueError as error:
         raise KernelError(errno.EINVAL, f"journal {os.path.join(directory, key)}.json",
                           f"{error}; remove it, if nothing of that network is needed") from None

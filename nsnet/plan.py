@@ -176,20 +176,29 @@ def port_changes(link: Link, bridge: Callable[[], LinkRef], index: int, spec: At
     return changes
 
 
-def end_changes(netns: Netns, link: Link, spec: AttachmentSpec, lladdr: Optional[str]) -> List[Change]:
-    """Of the container's end, and of lo there."""
-    ref, changes = LinkRef(link.ifname, link.index), []
+def lo_changes(netns: Netns) -> List[Change]:
+    """Of a container's lo."""
     lo = netns.link("lo")
-    if not lo.up:
-        changes.append(_set_up(LinkRef("lo", lo.index)))
+    return [] if lo.up else [_set_up(LinkRef("lo", lo.index))]
+
+
+def end_changes(netns: Netns, link: Link, spec: AttachmentSpec, lladdr: Optional[str], before: AttachmentSpec
+                ) -> List[Change]:
+    """Of the container's end. `before`: as it was declared: routes that it alone has go."""
+    ref, changes = LinkRef(link.ifname, link.index), []
     changes += _link_changes(link, ref, lladdr, spec.mtu)
     changes += _address_changes(ref, netns.addresses(link.index), spec.addresses, ())
     if not link.up:
         changes.append(_set_up(ref))
     there = netns.routes(oif=link.index, table=_MAIN)
+    for route in routes(before):
+        if route not in routes(spec) and any(_is_route(one, route) for one in there):
+            changes.append(Change(f"route to {_words(route)}, which is not declared any more",
+                                  lambda net, route=route: del_route(net, ref, route),
+                                  lambda net, route=route: add_route(net, ref, route)))
     for route in routes(spec):
         if not any(_is_route(one, route) for one in there):
-            changes.append(Change(f"no route to {route.dst}" + (f" via {route.via}" if route.via else ""),
+            changes.append(Change(f"no route to {_words(route)}",
                                   lambda net, route=route: add_route(net, ref, route),
                                   lambda net, route=route: del_route(net, ref, route)))
     return changes
@@ -227,18 +236,30 @@ def _link_changes(link: Link, ref: LinkRef, lladdr: Optional[str], mtu: Optional
 def _address_changes(ref: LinkRef, there: Sequence[Address], wanted: Sequence[values.Address],
                      unwanted: Sequence[values.Address]) -> List[Change]:
     found = {one.address for one in there}
-    changes = [Change(f"no address {address}", lambda net, address=address: add_address(net, ref, address),
-                      lambda net, address=address: net.del_address(ref, str(address), missing_ok=True))
-               for address in wanted if str(address) not in found]
-    changes += [Change(f"address {address}, which is not declared any more",
-                       lambda net, address=address: net.del_address(ref, str(address), missing_ok=True),
-                       lambda net, address=address: add_address(net, ref, address))
-                for address in unwanted if str(address) in found]
+    stay = [address for address in wanted if str(address) in found]
+
+    def remove(net: Verbs, address: values.Address) -> None:
+        net.del_address(ref, str(address), missing_ok=True)
+        for other in stay:              # with the first of a subnet the kernel takes the others: __inet_del_ifa()
+            if address.version == 4 and other in address:
+                net.del_address(ref, str(other), missing_ok=True)
+                add_address(net, ref, other)
+    changes = [Change(f"address {address}, which is not declared any more",
+                      lambda net, address=address: remove(net, address),
+                      lambda net, address=address: add_address(net, ref, address))
+               for address in unwanted if str(address) in found]
+    changes += [Change(f"no address {address}", lambda net, address=address: add_address(net, ref, address),
+                       lambda net, address=address: net.del_address(ref, str(address), missing_ok=True))
+                for address in wanted if str(address) not in found]
     return changes
 
 
 def _set_up(ref: LinkRef) -> Change:
     return Change("down", lambda net: net.set_link(ref, up=True), lambda net: net.set_link(ref, up=False))
+
+
+def _words(route: RouteSpec) -> str:
+    return str(route.dst) + (f" via {route.via}" if route.via else "")
 
 
 def _is_route(there: Route, wanted: RouteSpec) -> bool:

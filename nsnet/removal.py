@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Iterable, List, Optional, Sequence, Union
 
-from nsnet import declaration, forwarding, kernel, leases, requests, state
+from nsnet import declaration, forwarding, kernel, leases, requests, state, values
 from nsnet.errors import (KernelError, ListChanged, NoFreeAddress, NoSuchObject, OutcomeUnknown, StillPending,
                           UsageError)
 from nsnet.netns import Netns
@@ -42,14 +42,13 @@ class Deadline:
 def links(netns: Netns, claim: Claim, deadline: Deadline) -> List[str]:
     """Delete all links of a claim; bridges are set down first. Returns the names of those that were there, bridges last.
 
-    One group delete, which waits once for the kernel, unless somebody else's link is in the group: then one by one.
     Raises StillPending if the kernel does not answer in time; KernelError (EBUSY), after removing the others, for a link
     that has our group and a claimed name but somebody else's alias: it was ours, and whose it is now is for a person to
     say.
     """
     members, whole = _members(netns, claim)
     ours = sorted(filter(claim.is_ours, members), key=lambda link: link.kind == "bridge")
-    _delete(netns, ours, _groups(claim, members) if whole else (), deadline)
+    _delete_at_once(netns, claim, ours, members, whole, deadline)
     doubtful = [link for link in members if not claim.is_ours(link) and link.ifname in claim.names]
     if doubtful:
         raise KernelError(errno.EBUSY, f"delete {doubtful[0].ifname}",
@@ -59,27 +58,33 @@ def links(netns: Netns, claim: Claim, deadline: Deadline) -> List[str]:
 
 
 def several(netns: Netns, claim: Claim, which: Sequence[Union[int, str]], deadline: Deadline) -> List[bool]:
-    """Delete those of the indexes and names that are there and ours; which these were. Several by one group delete.
-
-    For that they are put in a group of their own first, in the same exchange.
-    """
+    """Delete those of the indexes and names that are there and ours; which these were."""
     if len(which) == 1:
         return [link(netns, claim, which[0], deadline)]
     members, whole = _members(netns, claim)
     ours = [found for found in members if claim.is_ours(found) and (found.index in which or found.ifname in which)]
-    strangers = any(found.group == claim.doomed and not claim.is_ours(found) for found in members)
-    if whole and not strangers:
-        net = netns.batch()
-        for found in ours:
-            if found.group != claim.doomed:
-                net.add(requests.set_link(found.index, found.ifname, group=claim.doomed, tolerate=requests.GONE))
-        if ours:
-            net.del_group(claim.doomed)
-            _perform(netns, net.requests, [found.ifname for found in ours], deadline)
-    else:
-        _delete(netns, ours, (), deadline)
+    _delete_at_once(netns, claim, ours, members, whole, deadline)
     there = {found.index for found in ours} | {found.ifname for found in ours}
     return [one in there for one in which]
+
+
+def _delete_at_once(netns: Netns, claim: Claim, ours: List[Link], members: List[Link], whole: bool,
+                    deadline: Deadline) -> None:
+    """One group delete, which waits once for the kernel, however many they are.
+
+    Of a group that nothing was in until now, which they join in the same exchange: whoever puts a link of his own into
+    ours, meanwhile or before, keeps it. One by one if the list may not be whole, or there is a stranger even so.
+    """
+    if not whole or any(link.group == claim.doomed and not claim.is_ours(link) for link in members):
+        _delete(netns, ours, (), deadline)
+        return
+    net = netns.batch()
+    for found in ours:
+        net.add(requests.set_link(found.index, found.ifname, group=claim.doomed,
+                                  up=False if found.kind == "bridge" else None, tolerate=requests.GONE))
+    if ours:
+        net.del_group(claim.doomed)
+        _perform(netns, net.requests, [found.ifname for found in ours], deadline)
 
 
 def link(netns: Netns, claim: Claim, which: Union[int, str], deadline: Deadline) -> bool:
@@ -121,13 +126,6 @@ def _by_name(netns: Netns, name: str) -> Optional[Link]:
         return netns.link(name)
     except NoSuchObject:
         return None
-
-
-def _groups(claim: Claim, members: List[Link]) -> List[int]:
-    """Those that have members, all of them ours."""
-    return [group for group in claim.groups
-            if any(link.group == group for link in members)
-            and all(claim.is_ours(link) for link in members if link.group == group)]
 
 
 def _delete(netns: Netns, ours: List[Link], groups: Iterable[int], deadline: Deadline) -> None:
@@ -213,7 +211,7 @@ def everything(netns: Optional[Netns], claim: Claim, removed: List[str], book: O
         book = leases_of(claim)
     if book is not None:
         book.collect(lambda owner: False)
-    if claim.private and claim.directory is not None:       # its namespace does not come again
+    if (claim.private or netns is None) and claim.directory is not None:        # its namespace does not come again
         shutil.rmtree(lease_directory(claim), ignore_errors=True)
         with suppress(OSError):
             os.rmdir(os.path.dirname(lease_directory(claim)))
@@ -228,13 +226,17 @@ def lease_directory(claim: Claim) -> str:
 def leases_of(claim: Claim, *, create: bool = False) -> Optional[leases.Leases]:
     """The leases of a network; None if it never had any. `create`: to take from; who has an address without one keeps it."""
     path = lease_directory(claim)
-    if not create and not os.path.isdir(path):
-        return None
+    if not create:
+        with kernel.refused(f"leases {path}"):
+            try:
+                os.stat(path)
+            except FileNotFoundError:
+                return None
     if create:
         state.usable(os.path.dirname(path))
     spec = declaration.network(claim.declaration)
     fixed = [address.partition("/")[0] for entry in claim.attachments.values() if create and not entry.get("leased")
-             for address in entry["addresses"]]
+             for address in entry["addresses"] if any(values.address(address) in own for own in spec.addresses)]
     try:
         return leases.Leases(path, spec.addresses, ranges=spec.ranges, exclude=(*spec.exclude, *fixed))
     except UsageError:

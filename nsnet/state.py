@@ -66,8 +66,10 @@ def machine_id() -> str:
     """The same on every boot (machine-id(5)), "" where there is none."""
     try:
         return kernel.read_file("/etc/machine-id").strip()
-    except KernelError:
-        return ""
+    except KernelError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            return ""
+        raise                           # what is derived from it would not be the same this time
 
 
 def pid_namespace() -> str:

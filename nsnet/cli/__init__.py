@@ -47,7 +47,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         except UsageError as error:
             return _complain(error, 2)
         except KernelError as error:
-            if error.step == "execve":
+            if error.step == "execve" and options.command in RUN_COMMANDS:
                 return _complain(error, 127 if error.errno == errno.ENOENT else 126)
             return _complain(error, 1)
         except (NsnetError, OSError) as error:

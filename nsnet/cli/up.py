@@ -76,7 +76,8 @@ def _take_down(networks: List[Network], stop: Stop) -> None:
     with stop.shielded():
         for network in reversed(networks):
             try:
-                network.down()
+                if network.is_up:           # else it has undone what it did, or is another process's
+                    network.down()
             except NsnetError as error:
                 print(f"nsnet: {network.bridge}: {error}", file=sys.stderr)
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
 from itertools import groupby
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Optional, Set, Tuple
 
 from nsnet import declaration, drift, forwarding, plan, removal, sysctls
 from nsnet.declaration import AttachmentSpec
@@ -58,13 +58,17 @@ class Repairing(Attaching):
             faults = self._faults(opened)
             beyond = [fault.what for fault in faults if fault.kind == "beyond"]
             if beyond:
-                raise NoSuchObject(errno.ENODEV, f"adopt bridge {self.bridge}", "; ".join(beyond))
+                raise NoSuchObject(errno.ENODEV, f"bridge {self.bridge}", "; ".join(beyond))
+            before = claim.lifetime, claim.declaration
+            specs = {host_ifname: entry["spec"] for host_ifname, entry in claim.attachments.items()}
             try:
                 self._mend(faults, undoing, jobs)
-                claim.lifetime, claim.declaration = self.spec.lifetime, declaration.as_dict(self.spec)
                 self._finish(jobs)
             except BaseException as error:
                 def undo() -> None:
+                    claim.lifetime, claim.declaration = before
+                    for host_ifname, entry in claim.attachments.items():
+                        entry["spec"] = specs.get(host_ifname, entry["spec"])
                     self._forget_failed(jobs, False)
                     while undoing:
                         undoing[-1]()
@@ -96,7 +100,7 @@ class Repairing(Attaching):
                 with self._step("repair", str(fault)):
                     off = forwarding.enable(self.netns, claim, self.spec)
                     undoing.append(partial(forwarding.undo, self.netns, claim, off, before))
-                    forwarding.restore(self.netns, claim, only=forwarding.undeclared(claim, self.spec))
+        self._declare({fault.entry for fault in faults if fault.kind in ("attach", "detach")})
         for fault in faults:
             if fault.kind == "detach" or fault.kind == "attach" and fault.entry is not None:
                 self._detach_now([fault.entry], Deadline(removal.TIMEOUT), repairing=True)
@@ -106,6 +110,20 @@ class Repairing(Attaching):
                 jobs.append(self._again(fault))
         if jobs:
             self._make(jobs, False)
+        unwanted = forwarding.unwanted(self.spec, self._claim)
+        if unwanted:                            # last: it is not undone
+            forwarding.restore(self.netns, self._claim, only=unwanted)
+
+    def _declare(self, going: Set[Optional[str]]) -> None:
+        """What is there is now as this network declares it; what it does not any more has been taken away.
+
+        `going`: entries that will be detached.
+        """
+        claim, before = self._claim, declaration.network(self._claim.declaration)
+        for host_ifname, entry in claim.attachments.items():
+            if host_ifname not in going:
+                entry["spec"] = declaration.as_dict(drift.fitted(entry, before, self.spec))
+        claim.lifetime, claim.declaration = self.spec.lifetime, declaration.as_dict(self.spec)
 
     def _again(self, fault: Fault) -> "Job":
         """Another veth pair for what is still there."""
