@@ -56,7 +56,12 @@ def deaf_to_routers(link: Link) -> Settings:
     advertisement (CVE-2020-10749); netlink can read it, and not change it."""
     conf = link.attrs.get("af_spec", {}).get("inet6", {}).get("conf")
     now = getattr(conf, "accept_ra", 0)
-    return {f"net/ipv6/conf/{link.ifname}/accept_ra": (str(now), "0")} if now else {}
+    return {accept_ra_of(link.ifname): (str(now), "0")} if now else {}
+
+
+def accept_ra_of(bridge: str) -> str:
+    """The key of that sysctl."""
+    return f"net/ipv6/conf/{bridge}/accept_ra"
 
 
 def bridge_options(spec: NetworkSpec) -> Dict[str, int]:

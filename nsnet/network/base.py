@@ -213,10 +213,13 @@ class Base:
 
     def _deafen(self, bridge: LinkRef) -> None:
         """Before it has a port: from then on a container may send. On a private host there is no route to lose."""
-        if not self.netns.private:
-            wrong = plan.deaf_to_routers(self.netns.link(bridge))
-            if wrong:
-                sysctls.write(self.netns, {key: wanted for key, (_, wanted) in wrong.items()})
+        if self.netns.private:
+            return
+        try:
+            sysctls.write(self.netns, {plan.accept_ra_of(bridge.ifname): "0"})
+        except KernelError as error:
+            if error.errno != errno.ENOENT:         # a kernel without IPv6
+                raise
 
     def _find_bridge(self) -> Optional[LinkRef]:
         """Of a shared network; None if it is gone."""

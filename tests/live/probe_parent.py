@@ -22,6 +22,7 @@ import threading
 import traceback
 
 import nsnet
+import nsnet.process                                        # who launches keeps the memory that children execute
 from nsnet import kernel
 
 LIBC = ctypes.CDLL(None, use_errno=True)
