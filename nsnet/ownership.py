@@ -23,8 +23,8 @@ import socket
 import struct
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from nsnet import kernel, state
-from nsnet.errors import KernelError
+from nsnet import declaration, kernel, state
+from nsnet.errors import KernelError, UsageError
 from nsnet.netns import Netns
 from nsnet.objects import Link
 
@@ -198,6 +198,10 @@ class Claim:
                 raise ValueError(f"pid {entry['pid']!r}: expected a number")
             if not all(isinstance(address, str) for address in entry["addresses"]):
                 raise ValueError(f"attachment {host_ifname!r}: expected addresses")
+        try:
+            declaration.network(self.declaration)
+        except UsageError as error:
+            raise ValueError(f"its declaration: {error}") from None
         for changed in self.forwarding.values():
             _typed(changed, _FORWARDING, "what it forwards")
             if not all(version in ("4", "6") and value in ("0", "1") for version, value in changed["earlier"].items()):

@@ -79,12 +79,13 @@ def pid_namespace() -> str:
 
 
 def pid_namespace_lives(name: str) -> bool:
-    """Whether another pid namespace than the caller's may still be there. One that has ended took its processes with it."""
+    """Whether another pid namespace than the caller's may still be there. One that has ended took its processes with it;
+    its first may still wait to be collected."""
     if os.geteuid() != 0 or pid_namespace() != FIRST_PID_NAMESPACE:
         return True                     # from here not all are seen
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if os.readlink(f"/proc/{pid}/ns/pid") == name:
+            if os.readlink(f"/proc/{pid}/ns/pid") == name and kernel.runs(int(pid), kernel.started(int(pid))):
                 return True
         except OSError:
             continue

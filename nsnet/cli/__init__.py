@@ -92,5 +92,7 @@ def _split(argv: List[str]):
 
 
 def _complain(error: BaseException, code: int) -> int:
-    print(f"nsnet: {' '.join(str(error).split())}", file=sys.stderr)
+    from nsnet.cli.options import printable
+
+    print(f"nsnet: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return code

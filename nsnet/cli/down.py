@@ -10,7 +10,7 @@ import sys
 from typing import Dict, List
 
 from nsnet import declaration, removal
-from nsnet.cli.options import number
+from nsnet.cli.options import number, printable
 from nsnet.errors import NsnetError
 from nsnet.netns import Netns
 from nsnet.network import take_down
@@ -40,9 +40,9 @@ def run(options: argparse.Namespace) -> int:
     else:
         for bridge, names in removed.items():
             if bridge not in failed or names:
-                print(f"{bridge}: " + (f"removed {', '.join(names)}" if names else "nothing to take down"))
+                print(f"{bridge}: " + (f"removed {printable(', '.join(names))}" if names else "nothing to take down"))
     for bridge, problem in failed.items():
-        print(f"nsnet: {bridge}: {problem}", file=sys.stderr)
+        print(f"nsnet: {bridge}: {printable(problem)}", file=sys.stderr)
     return 1 if failed else 0
 
 

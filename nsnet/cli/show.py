@@ -10,6 +10,7 @@ from typing import Any, Dict, List
 
 from nsnet import declaration, drift, forwarding, ownership, state
 from nsnet.cli.list import about
+from nsnet.cli.options import printable
 from nsnet.drift import Fault
 from nsnet.errors import NsnetError
 from nsnet.netns import Netns
@@ -71,6 +72,7 @@ def _print(claim: Claim, spec: declaration.NetworkSpec, faults: List[Fault], rou
     for host_ifname in claim.attachments:
         entry = drift.entry_of(claim, host_ifname)
         process = f", process {entry['pid']}" if entry["pid"] is not None else ""
-        print(f"  attached    {entry['name']}: {host_ifname} to {entry['ifname']}, {', '.join(entry['addresses'])}{process}")
+        print(printable(f"  attached    {entry['name']}: {host_ifname} to {entry['ifname']}, "
+                        f"{', '.join(entry['addresses'])}{process}"))
     for fault in faults:
-        print(f"  not so      {fault}")
+        print(f"  not so      {printable(str(fault))}")

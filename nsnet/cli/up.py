@@ -10,6 +10,7 @@ import sys
 from typing import Any, Dict, List
 
 from nsnet import declaration
+from nsnet.cli.options import printable
 from nsnet.cli.signals import Stop, stoppable
 from nsnet.drift import Fault
 from nsnet.errors import NotPermitted, NsnetError, UsageError
@@ -79,7 +80,7 @@ def _take_down(networks: List[Network], stop: Stop) -> None:
                 if network.is_up:           # else it has undone what it did, or is another process's
                     network.down()
             except NsnetError as error:
-                print(f"nsnet: {network.bridge}: {error}", file=sys.stderr)
+                print(f"nsnet: {network.bridge}: {printable(str(error))}", file=sys.stderr)
 
 
 def _report(networks: List[Network], done: Dict[str, List[Fault]], as_json: bool) -> None:
@@ -97,7 +98,7 @@ def _report(networks: List[Network], done: Dict[str, List[Fault]], as_json: bool
             print(f"{network.bridge}: it is as declared", flush=True)
         else:
             for fault in done[network.bridge]:
-                print(f"{network.bridge}: repaired: {fault}", flush=True)
+                print(f"{network.bridge}: repaired: {printable(str(fault))}", flush=True)
 
 
 def _state(network: Network, done: Dict[str, List[Fault]]) -> str:
@@ -116,7 +117,7 @@ def _preview(networks: List[Network], as_json: bool) -> int:
         print(json.dumps({"changes": found}))
         return 0
     for one in found:
-        print(f"{one['bridge']}: {one['where']}: {one['what']}")
+        print(f"{one['bridge']}: {printable(one['where'] + ': ' + one['what'])}")
         for line in one["messages"].splitlines():
             print(f"  {line}")
     return 0

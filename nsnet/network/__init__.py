@@ -24,7 +24,7 @@ from nsnet.drift import Fault
 from nsnet.errors import StillPending, UsageError
 from nsnet.netns import Netns
 from nsnet.network.attaching import Job
-from nsnet.network.base import SHARED, Step, take_lock
+from nsnet.network.base import SHARED, Step, busy, has_living_owner, take_lock
 from nsnet.network.repair import Repairing, alone
 from nsnet.ownership import Claim
 from nsnet.removal import Deadline
@@ -283,6 +283,8 @@ def take_down(bridge: str, *, netns: Optional[Netns] = None, timeout: float = re
         with take_lock(directory, key, bridge):
             claim = ownership.load(directory, key)
             if claim is not None and claim.is_of_this_boot():
+                if has_living_owner(claim):
+                    raise busy(directory, key, bridge)
                 removal.everything(netns, claim, removed, deadline=Deadline(timeout))
             ownership.forget(directory, key)
     return removed

@@ -306,6 +306,7 @@ class Attaching(Base):
         names = [one.spec.host_ifname for one in ours if not one.again]      # else it is what was there before
         if names:
             self._drop(names)
+        book = self._leases()
         for one in jobs:                        # of those that did not come as far as to be claimed
-            if one.leased:
-                self._leases(create=True).release(one.spec.name)
+            if one.leased and book is not None:
+                book.release(one.spec.name)

@@ -154,8 +154,8 @@ class Base:
             return None
         if claim.lifetime in SHARED and claim.state == "up":
             return claim
-        if claim.lifetime == "process" and claim.owner["pid"] != os.getpid() and claim.owner_process().runs():
-            raise busy(directory, key, self.bridge)         # though somebody removed its lock file
+        if has_living_owner(claim):
+            raise busy(directory, key, self.bridge)
         if look:
             raise AlreadyExists(errno.EEXIST, f"bridge {self.bridge}", "a network that has ended left it; up, or gc, removes it")
         removal.everything(self.netns, claim, [])
@@ -314,6 +314,11 @@ def take_lock(directory: str, key: str, bridge: str) -> kernel.Descriptor:
             raise error
         held = ownership.lock(directory, key, min(deadline.left, _LOOK))
     return held
+
+
+def has_living_owner(claim: Claim) -> bool:
+    """Whether another process has it up, though the lock was free: somebody removed its file."""
+    return claim.lifetime == "process" and claim.owner["pid"] != os.getpid() and claim.owner_process().runs() is not False
 
 
 def busy(directory: str, key: str, bridge: str) -> NsnetError:
