@@ -292,9 +292,11 @@ def _collect_marks(netns: Netns, result: Collected) -> None:
             result.failed.append(f"{mark}: {error}")
 
 
-def _is_of_our_userns(netns: Netns) -> bool:
-    owner = kernel.owner_userns(netns.fd)
-    if owner is None:                   # it lies above us
+def _is_trusted(netns: Netns) -> bool:
+    """Whether who may write aliases there may do all that we may, so that the processes that they name may be killed: root
+    of a container may not. A private host is ours, whatever user namespace it took to make it."""
+    owner = None if netns.private else kernel.owner_userns(netns.fd)
+    if owner is None:                   # or it lies above us
         return True
     with owner:
         return os.path.samestat(os.fstat(owner.fileno()), os.stat("/proc/thread-self/ns/user"))
@@ -304,7 +306,7 @@ def _collect_marked(netns: Netns, mark: Mark, result: Collected) -> None:
     deadline = Deadline(removal.TIMEOUT)
     links = [(link, Mark.parse(link.ifalias)) for link in netns.links(stats=False) if link.group == mark.group]
     ours = [(link, own) for link, own in links if own is not None and own._replace(process=None) == mark]
-    trusted = _is_of_our_userns(netns)
+    trusted = _is_trusted(netns)
     for link, own in ours:
         process = own.process
         if process is None:

@@ -134,8 +134,16 @@ def _containers() -> List[_Container]:
     return sorted(one for one in found if one.process.runs())
 
 
+def _pinned() -> List[str]:
+    """The names in /run/netns; none where that cannot be trusted, as seen from a user namespace without its owner."""
+    try:
+        return pins.pinned()
+    except NsnetError:
+        return []
+
+
 def _of_name(name: str) -> Namespaces:
-    there, names = _containers(), pins.pinned()
+    there, names = _containers(), _pinned()
     meant = ([one for one in there if one.host_ifname == name] or [one for one in there if one.name == name]
              or [one for one in there if one.bridge == name])
     if len(meant) > 1:

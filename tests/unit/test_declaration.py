@@ -6,11 +6,12 @@ import os
 import re
 import resource
 import sys
+import textwrap
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import ANY_TEXT, of_many, one_line, refused
+from strategies import ANY_TEXT, ROOT, of_many, one_line, refused
 
 from nsnet import declaration, documents, idmap, job, kinds, values
 from nsnet.declaration import ATTACHMENT, NETWORK, ROUTE, AttachmentSpec, NetworkSpec, RouteSpec
@@ -869,3 +870,19 @@ def test_the_fields_of_a_spec_are_its_keys():
     for spec, keys, more in ((NetworkSpec, NETWORK, []), (AttachmentSpec, ATTACHMENT, ["gateways"]),
                              (RouteSpec, ROUTE, [])):
         assert sorted(spec._fields) == sorted([key.field or key.name for key in keys] + more)
+
+
+def test_the_examples_of_readme_are_declarations():
+    text = (ROOT / "README.md").read_text()
+    shown = textwrap.dedent(re.search(r"    \$ cat net.toml\n((?:    .*\n|\n)*?)    \$ ", text).group(1))
+    (whole,) = re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S)
+    pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    (short,), (long,) = (declaration.loads(one, "README.md", "toml") for one in (shown, whole))
+    assert [one.name for one in short.attachments] == ["site"] and [one.pin for one in long.attachments] == [None, "blue"]
+
+
+def test_readme_names_every_key():
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## Declaring networks"):text.index("## Running commands")]
+    named = set(re.findall(r"`([a-z_]+)`", section))
+    assert {key.name for key in (*NETWORK, *ATTACHMENT)} <= named | {"metric"}
