@@ -9,10 +9,10 @@ Knows who lives and where a network namespace is; how things are removed is remo
 import os
 import re
 from contextlib import nullcontext
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from nsnet import kernel, ownership, removal, state
-from nsnet.errors import KernelError, NsnetError
+from nsnet.errors import KernelError, NsnetError, UsageError
 from nsnet.leases import disk
 from nsnet.netns import Netns
 from nsnet.ownership import Claim, Mark
@@ -34,25 +34,33 @@ class Collected(NamedTuple):
     failed: List[str]
 
 
-def collect(netns: Netns) -> Collected:
-    """Remove what networks without a living owner left in `netns`. Safe to repeat, to run twice at once, and to kill."""
+def collect(netns: Netns, *, gone: Sequence[str] = ()) -> Collected:
+    """Remove what networks without a living owner left in `netns`. Safe to repeat, to run twice at once, and to kill.
+
+    `gone`: keys of claims whose network namespace the caller knows to be gone, where that cannot be found out from here:
+    what they launched is killed, and they are forgotten. Raises UsageError for a key that no claim has.
+    """
     result = Collected([], [], [], [], [])
     directory = state.directory()
-    for key in ownership.keys(directory):
-        _with_lock(netns, directory, key, result)
+    there = ownership.keys(directory)
+    for key in gone:
+        if key not in there:
+            raise UsageError(f"gone {key!r}: expected the key of a claim, of {', '.join(there) or 'none'}")
+    for key in there:
+        _with_lock(netns, directory, key, result, key in gone)
     _collect_leases(directory, result)
     _collect_marks(netns, result)
     return result
 
 
-def _with_lock(netns: Netns, directory: str, key: str, result: Collected) -> None:
+def _with_lock(netns: Netns, directory: str, key: str, result: Collected, gone: bool) -> None:
     try:
         held = ownership.lock(directory, key)
         if held is None:
             result.alive.append(_describe(directory, key))
             return
         with held:
-            _collect_one(netns, directory, key, result)
+            _collect_one(netns, directory, key, result, gone)
     except KernelError as error:
         result.failed.append(f"{os.path.join(directory, key)}.lock: {error}")
 
@@ -64,7 +72,7 @@ def _describe(directory: str, key: str) -> str:
         return key
 
 
-def _collect_one(netns: Netns, directory: str, key: str, result: Collected) -> None:
+def _collect_one(netns: Netns, directory: str, key: str, result: Collected, gone: bool) -> None:
     try:
         claim = Claim.load(directory, key)
     except FileNotFoundError:           # killed before the claim was on disk: nothing was created yet
@@ -78,6 +86,8 @@ def _collect_one(netns: Netns, directory: str, key: str, result: Collected) -> N
             ownership.forget(directory, key)
         elif claim.lifetime == "process" and claim.owner_process().runs():      # somebody removed its lock file
             result.alive.append(str(claim))
+        elif gone and claim.netns != netns.identity:
+            _remove(None, claim, result)
         elif _is_kept(claim):
             _collect_parts(netns, claim, result)
         else:

@@ -15,7 +15,7 @@ from nsnet.errors import AlreadyExists, KernelError, UsageError
 from nsnet.exchange import Request
 from nsnet.netns import Netns
 from nsnet.objects import Link
-from nsnet.ownership import Claim
+from nsnet.ownership import Claim, Mark
 from nsnet.plan import Change
 from nsnet.removal import find
 from nsnet.verbs import LinkRef
@@ -41,6 +41,9 @@ class Fault(NamedTuple):
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
 
+    def __repr__(self) -> str:
+        return f"<Fault {self}>"
+
 
 class Bridge:
     """The bridge as plan.py's verbs find it: what is there, or what is made first."""
@@ -61,9 +64,18 @@ def own_bridge(netns: Netns, spec: NetworkSpec, claim: Claim) -> Optional[Link]:
     if link.kind != "bridge":
         raise AlreadyExists(errno.EEXIST, f"bridge {spec.bridge}", f"a link of kind {link.kind} has that name")
     if not claim.adopted and not claim.is_ours(link):
-        raise AlreadyExists(errno.EEXIST, f"bridge {spec.bridge}", "a bridge of that name is there, and it is not nsnet's;"
-                            " adopt=True attaches to it")
+        raise AlreadyExists(errno.EEXIST, f"bridge {spec.bridge}", whose(link))
     return link
+
+
+def whose(link: Link) -> str:
+    """Of a bridge that is not by the claim that was looked for."""
+    mark = Mark.parse(link.ifalias)
+    if mark is not None:
+        return "a network that keeps nothing on disk has it: its owner takes it down, or gc if that has died"
+    if (link.ifalias or "").startswith("nsnet:"):
+        return "it was made by nsnet, but there is no such claim here: expected the state directory that it was made with"
+    return "a bridge of that name is there, and it is not nsnet's; to attach to it, adopt it"
 
 
 def look(netns: Netns, spec: NetworkSpec, claim: Claim, lladdr: str, lladdr_of: Callable[[AttachmentSpec], Optional[str]],

@@ -9,7 +9,12 @@ from typing import List, Optional, Sequence
 
 
 class NsnetError(Exception):
-    """The base of everything that nsnet raises on purpose."""
+    """The base of everything that nsnet raises on purpose.
+
+    `where`: of which declared attachment it is, "web0: site", where several could be meant; else None.
+    """
+
+    where: Optional[str] = None
 
 
 class UsageError(NsnetError, ValueError):

@@ -65,7 +65,8 @@ def missing(netns: Netns, spec: NetworkSpec) -> List[Setting]:
 def check(netns: Netns, spec: NetworkSpec) -> None:
     """Raise NoSuchObject for an uplink that is not there; before anything is made."""
     for ifname in spec.forward:
-        netns.link(ifname)
+        if not netns.find(ifname):
+            raise NoSuchObject(errno.ENODEV, f"forward to {ifname}", f"an uplink of {spec.bridge}: expected a link that is there")
 
 
 def enable(netns: Netns, claim: Claim, spec: NetworkSpec) -> List[Setting]:
@@ -115,14 +116,13 @@ def restore(netns: Netns, claim: Claim, restored: Optional[List[str]] = None, on
             if ifname == claim.bridge and not claim.adopted and only is None:       # it goes, with all its settings
                 continue
             try:
-                link = netns.link(ifname)
+                link = netns.link(changed["index"])         # it may have another name by now
             except NoSuchObject:
                 continue
             for version, earlier in changed["earlier"].items():
                 setting = Setting(ifname, link.index, int(version), _value(link, int(version)))
-                if (link.index == changed["index"] and setting.value == _WANTED != earlier
-                        and _of_others(claim, setting) is None):
-                    _set(netns, setting, earlier)
+                if setting.value == _WANTED != earlier and _of_others(claim, setting) is None:
+                    _set(netns, setting._replace(ifname=link.ifname), earlier)
                     if restored is not None:
                         restored.append(str(setting))
         claim.forwarding = {ifname: kept for ifname, kept in claim.forwarding.items()

@@ -6,6 +6,7 @@ repaired, or it is only shown what would be sent. Whatever is there beyond what 
 Knows links, addresses, routes and their declarations; whose they are, and what is undone when, is network.py's.
 """
 
+import socket
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet import declaration, state, sysctls, values
@@ -195,17 +196,25 @@ def end_changes(netns: Netns, link: Link, spec: AttachmentSpec, lladdr: Optional
     changes += _address_changes(ref, netns.addresses(link.index), spec.addresses, ())
     if not link.up:
         changes.append(_set_up(ref))
-    there = netns.routes(oif=link.index, table=_MAIN)
+    there = netns.routes(table=_MAIN)
     for route in routes(before):
-        if route not in routes(spec) and any(_is_route(one, route) for one in there):
+        if route not in routes(spec) and any(_is_route(one, route, link.index) for one in there):
             changes.append(Change(f"route to {_words(route)}, which is not declared any more",
                                   lambda net, route=route: del_route(net, ref, route),
                                   lambda net, route=route: add_route(net, ref, route)))
     for route in routes(spec):
-        if not any(_is_route(one, route) for one in there):
+        if any(_is_route(one, route, link.index) for one in there):
+            continue
+        other = next((one for one in there if _is_route(one, route)), None)
+        if other is None:
             changes.append(Change(f"no route to {_words(route)}",
                                   lambda net, route=route: add_route(net, ref, route),
                                   lambda net, route=route: del_route(net, ref, route)))
+        else:
+            was = RouteSpec(route.dst, other.via, other.metric)
+            changes.append(Change(f"route to {_words(was)}, expected {_words(route)}",
+                                  lambda net, route=route: _put_route(net, ref.index, route),
+                                  lambda net, was=was, oif=other.oif: _put_route(net, oif, was)))
     return changes
 
 
@@ -267,11 +276,18 @@ def _words(route: RouteSpec) -> str:
     return str(route.dst) + (f" via {route.via}" if route.via else "")
 
 
-def _is_route(there: Route, wanted: RouteSpec) -> bool:
+def _put_route(net: Verbs, oif: Optional[int], route: RouteSpec) -> None:
+    """In the place of what is there."""
+    net.ensure_route(str(route.dst), via=route.via, oif=oif, metric=route.metric)
+
+
+def _is_route(there: Route, wanted: RouteSpec, oif: Optional[int] = None) -> bool:
+    """Whether it stands in the place of that route (of each destination and metric there is one); with `oif`, whether it is it."""
     version6 = ":" in (wanted.via or str(wanted.dst))
     if str(wanted.dst) == "default":
-        same = there.dst == "default" and (there.family == 10) == version6
+        same = there.dst == "default" and (there.family == socket.AF_INET6) == version6
     else:
         same = there.dst == str(wanted.dst)
     metric = wanted.metric if wanted.metric is not None or not version6 else _IP6_METRIC
-    return same and there.via == wanted.via and there.metric == (metric or None)
+    same = same and (there.metric or None) == (metric or None)
+    return same and (oif is None or there.via == wanted.via and there.oif == oif)

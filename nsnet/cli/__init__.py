@@ -94,5 +94,7 @@ def _split(argv: List[str]):
 def _complain(error: BaseException, code: int) -> int:
     from nsnet.cli.options import printable
 
-    print(f"nsnet: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+    where = getattr(error, "where", None)
+    text = str(error) if where is None or where in str(error) else f"{where}: {error}"
+    print(f"nsnet: {printable(' '.join(text.split()))}", file=sys.stderr)
     return code

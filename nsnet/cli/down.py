@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _bridges(words: List[str]) -> List[str]:
-    """A name of a bridge has no slash, and no file's suffix unless there is no such file."""
+    """A name of a bridge has no slash, and no file's suffix."""
     found: List[str] = []
     for word in words:
-        if "/" in word or word == "-" or os.path.isfile(word):
+        if "/" in word or word == "-" or word.endswith((".json", ".toml")) or os.path.isfile(word):
             found += [spec.bridge for spec in reversed(declaration.load(word))]
         else:
             found.append(word)

@@ -3,10 +3,12 @@ that keep nothing on disk, by their links."""
 
 import argparse
 import json
+import sys
 from typing import Any, Dict, List
 
 from nsnet import ownership, state
 from nsnet.cli.options import printable
+from nsnet.errors import NsnetError
 from nsnet.netns import Netns
 from nsnet.ownership import Claim, Mark
 
@@ -18,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Exit 1 if there is a claim that cannot be read."""
     with Netns.current() as here:
         found = networks(here)
     if options.json:
@@ -30,14 +33,31 @@ def run(options: argparse.Namespace) -> int:
         widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
         for row in rows:
             print(printable("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip()))
-    return 0
+    problems = unreadable()
+    for problem in problems:
+        print(f"nsnet: {printable(problem)}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def networks(here: Netns) -> List[Dict[str, Any]]:
     """Sorted by name. `here`: whether it is in this network namespace."""
     directory, identity = state.directory(), here.identity
     found = [about(claim, claim.netns == identity) for claim in ownership.claims(directory)]
+    for one in found:
+        if one["here"] and one["state"].startswith("up") and not here.find(one["bridge"]):
+            one["state"] += ", but its bridge is gone"
     return sorted(found + _unwritten(here), key=lambda one: (one["bridge"], one["netns"]))
+
+
+def unreadable() -> List[str]:
+    """What is wrong with the claims that cannot be read."""
+    directory, found = state.directory(), []
+    for key in ownership.keys(directory):
+        try:
+            ownership.load(directory, key)
+        except NsnetError as error:
+            found.append(str(error))
+    return found
 
 
 def about(claim: Claim, here: bool) -> Dict[str, Any]:

@@ -5,6 +5,7 @@ All of a file or nothing: if one network cannot be brought up, those that this c
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 from typing import Any, Dict, List
@@ -58,7 +59,11 @@ def run(options: argparse.Namespace) -> int:
         try:
             for network in networks:
                 progress.of(network.bridge)
-                done[network.bridge] = network.up()
+                try:
+                    done[network.bridge] = network.up()
+                except NsnetError as error:
+                    error.where = error.where or network.bridge
+                    raise
             progress.end()
             stays = options.foreground
             _report(networks, done, options.json)
@@ -98,7 +103,7 @@ def _report(networks: List[Network], done: Dict[str, List[Fault]], as_json: bool
             print(f"{network.bridge}: it is as declared", flush=True)
         else:
             for fault in done[network.bridge]:
-                print(f"{network.bridge}: repaired: {printable(str(fault))}", flush=True)
+                print(f"{network.bridge}: repaired: {printable(_words(network.bridge, fault.where, fault.what))}", flush=True)
 
 
 def _state(network: Network, done: Dict[str, List[Fault]]) -> str:
@@ -111,16 +116,36 @@ def _preview(networks: List[Network], as_json: bool) -> int:
     for network in networks:
         for fault, requests in network.preview():
             data = Exchange(requests, 1).data if requests else b""
-            found.append({"bridge": network.bridge, "where": fault.where, "what": fault.what,
+            found.append({"bridge": network.bridge, "where": fault.where, "what": fault.what, "then": _then(fault),
                           "messages": Explainer().text(data) if data else "", "hex": data.hex()})
     if as_json:
         print(json.dumps({"changes": found}))
         return 0
     for one in found:
-        print(f"{one['bridge']}: {printable(one['where'] + ': ' + one['what'])}")
-        for line in one["messages"].splitlines():
+        print(f"{one['bridge']}: {printable(_words(one['bridge'], one['where'], one['what']))}")
+        for line in (*one["messages"].splitlines(), *map(printable, one["then"])):
             print(f"  {line}")
     return 0
+
+
+def _words(bridge: str, where: str, what: str) -> str:
+    """Of the bridge itself, its name is said already."""
+    return what if where == bridge else f"{where}: {what}"
+
+
+def _then(fault: Fault) -> List[str]:
+    """What an up would do besides what it sends."""
+    found = []
+    if fault.kind in ("attach", "detach") and fault.entry is not None:
+        found.append(f"what is attached as {fault.entry} goes first, with its process if nsnet launched it")
+    if fault.kind == "attach" and fault.spec is not None:
+        found += ["its addresses are found then"] * fault.spec.auto
+        if fault.spec.command is not None:
+            found.append("it runs " + shlex.join(fault.spec.command))
+        found += [f"sysctl {key} = {value}" for key, value in fault.spec.sysctls]
+    if fault.kind in ("sysctls", "forwarding"):
+        found.append("by sysctls, or IFLA_INET_CONF")
+    return found
 
 
 class Progress:

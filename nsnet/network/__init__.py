@@ -13,6 +13,7 @@ last attachment. These two are shared by all processes with the same state direc
 what is there is what the claim says. "owner": nothing on disk, only the kernel knows.
 """
 
+import errno
 import os
 from contextlib import ExitStack
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
@@ -21,7 +22,7 @@ from nsnet import declaration, drift, job, ownership, plan, removal, state, valu
 from nsnet.attachments import Attachment, Container
 from nsnet.declaration import AttachmentSpec, NetworkSpec
 from nsnet.drift import Fault
-from nsnet.errors import StillPending, UsageError
+from nsnet.errors import AlreadyExists, StillPending, UsageError
 from nsnet.netns import Netns
 from nsnet.network.attaching import Job
 from nsnet.network.base import SHARED, Step, busy, has_living_owner, take_lock
@@ -45,12 +46,12 @@ class Network(Repairing):
     of the machine's and the bridge's names, and so the same each time. `mtu`: bytes, of all links. `stp`: whether it
     speaks the spanning tree protocol; `ageing_time`: seconds for which it remembers a MAC.
 
-    `lifetime`: "process", "declared", "attachments" or "owner", as this file's head says. `adopt`: attach to a bridge of
+    `lifetime`: "process", "declared", "attachments" or "owner": help(nsnet.network) says how long each lives. `adopt`: attach to a bridge of
     that name that is the user's, has these addresses and is up; it is never deleted, and no verb changes it (but the
     kernel gives a bridge the lowest MTU of its ports, unless it was set one, and `forward` is also of it). `forward`: names of
     links to which, and from which, packets of the bridge are forwarded. `ranges`, `exclude`: what the address "auto" may
-    be, and may not: "10.0.0.10-10.0.0.20", "10.0.0.64/26" or an address. `attachments`: what up() attaches, each a dict of
-    what declaration.py knows. `on_step`: called with a `Step` after each stage.
+    be, and may not: "10.0.0.10-10.0.0.20", "10.0.0.64/26" or an address. `attachments`: what up() attaches, each a dict with
+    the keys of README, "Declaring networks" (schema() of nsnet.declaration has them too). `on_step`: called with a `Step` after each stage.
 
     As a context manager it is up inside the block; a shared one stays up after it, without what was attached in it. Raises
     UsageError here, before any system call, for what cannot be meant.
@@ -85,6 +86,9 @@ class Network(Repairing):
         """All that a JSON or TOML file declares. Raises UsageError that names the key, and the file's line or path."""
         return [cls.from_spec(spec, **options) for spec in declaration.load(path)]
 
+    def __repr__(self) -> str:
+        return f"<Network {self.bridge} {', '.join(map(str, self.addresses))} {'up' if self.is_up else 'down'}>"
+
     @property
     def attachments(self) -> List[Attachment]:
         """What is attached by this object, in the order of attaching."""
@@ -110,11 +114,12 @@ class Network(Repairing):
         with self._session():
             self._reap_first()
             self.created = False
+            self._check_is_mine()
             if self._claim is None:
                 self._add([Job(spec, declaration.as_dict(spec)) for spec in self.spec.attachments])
                 return [Fault(self.bridge, "no bridge"),
                         *(Fault(spec.name, "it is not attached", "attach") for spec in self.spec.attachments)]
-            return [alone(fault) for fault in self._repair()] if self._is_mine else []
+            return [alone(fault) for fault in self._repair()]
 
     def down(self, *, wait: bool = True, timeout: float = removal.TIMEOUT) -> None:
         """Kill the launched processes, delete the veth pairs, disable and delete the bridge: whatever of it still exists.
@@ -134,7 +139,7 @@ class Network(Repairing):
         """Wait until all that was removed with wait=False is gone. Raises StillPending, and what went wrong on the way."""
         left = self._reaper.settle(timeout)
         if left:
-            raise StillPending([self.bridge if one is self else one for one in left], timeout)
+            raise StillPending([self.bridge if one is self else getattr(one, "name", one) for one in left], timeout)
 
     def __enter__(self) -> "Network":
         self.up()
@@ -287,4 +292,14 @@ def take_down(bridge: str, *, netns: Optional[Netns] = None, timeout: float = re
                     raise busy(directory, key, bridge)
                 removal.everything(netns, claim, removed, deadline=Deadline(timeout))
             ownership.forget(directory, key)
+        if claim is None:
+            _check_stranger(netns, bridge)
     return removed
+
+
+def _check_stranger(netns: Netns, bridge: str) -> None:
+    """Raise AlreadyExists for a bridge that nsnet made, though no claim here says so."""
+    index = netns.find(bridge)
+    link = netns.link(index) if index else None
+    if link is not None and (link.ifalias or "").startswith("nsnet:"):
+        raise AlreadyExists(errno.EEXIST, f"bridge {bridge}", drift.whose(link))

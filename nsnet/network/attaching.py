@@ -6,13 +6,13 @@ which their ends are configured. No setns.
 """
 
 import os
-from contextlib import ExitStack
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+from contextlib import ExitStack, contextmanager
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from nsnet import declaration, job, kernel, pins, plan, removal, sysctls
 from nsnet.attachments import Attachment, Container
 from nsnet.declaration import AttachmentSpec
-from nsnet.errors import NotPermitted, UsageError
+from nsnet.errors import NotPermitted, NsnetError, UsageError
 from nsnet.netns import Netns
 from nsnet.network.base import Base
 from nsnet.removal import Deadline
@@ -96,30 +96,43 @@ class Attaching(Base):
 
     def _make(self, jobs: "List[Job]", began: bool, hold: bool = False) -> None:
         """What goes wrong here is undone by the caller."""
-        if self._claim is not None and not self._is_mine:
-            raise UsageError(f"network {self.bridge}: expected process {self._made_by}, which brought it up; this is a fork")
+        self._check_is_mine()
         self._begin()
         for one in sorted(jobs, key=lambda one: one.spec.auto):     # who asks for an address gets it before one is found
             if not one.again:
-                self._resolve(one)
+                with self._saying_of(one):
+                    self._resolve(one)
         for one in jobs:
-            if one.netns is not None:
-                self._is_elsewhere(one)
-            if one.argv is not None:
-                self._clone(one)
+            with self._saying_of(one):
+                if one.netns is not None:
+                    self._is_elsewhere(one)
+                if one.argv is not None:
+                    self._clone(one)
         self._record(jobs, began)
         if self._ref is None:
             self._ref = self._build()
             self._forward()
         for one in jobs:
             if one.container is not None:
-                with self._step("namespaces", "write uid_map and gid_map", "take the rtnetlink socket from its new netns"):
+                with self._saying_of(one), self._step("namespaces", "write uid_map and gid_map",
+                                                      "take the rtnetlink socket from its new netns"):
                     one.container.prepare()
                 one.netns = one.container.netns
         self._attach(jobs)
         for one in jobs:
             if one.container is not None and not hold:
-                self._start(one)
+                with self._saying_of(one):
+                    self._start(one)
+
+    @contextmanager
+    def _saying_of(self, one: "Job") -> Iterator[None]:
+        """An error in here says of which attachment it is, if it is one of those that are declared."""
+        try:
+            yield
+        except NsnetError as error:
+            if one.declared is not None and error.where is None:
+                error.where = f"{self.bridge}: {one.spec.name}"
+            raise
 
     def _resolve(self, one: "Job") -> None:
         """Everything that was left open: the target, names, addresses. Refuses what another attachment has."""
@@ -190,7 +203,8 @@ class Attaching(Base):
         for one, (host_end, end) in zip(jobs, pairs):
             spec = one.spec
             claim.attachments[spec.host_ifname]["index"] = host_end.index
-            with self._step("container", "enable lo", *(f"assign {address} to {spec.ifname}" for address in spec.addresses),
+            with self._saying_of(one), self._step(
+                            "container", "enable lo", *(f"assign {address} to {spec.ifname}" for address in spec.addresses),
                             f"enable {spec.ifname}", *(f"default route via {via}" for via in spec.gateways)):
                 if spec.sysctls:                # they hold from the first packet on
                     with one.netns.batch() as net:

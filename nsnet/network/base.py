@@ -16,7 +16,8 @@ from nsnet import declaration, forwarding, kernel, ownership, plan, removal, sta
 from nsnet.attachments import Attachment, Container
 from nsnet.declaration import AttachmentSpec, NetworkSpec
 from nsnet.drift import own_bridge
-from nsnet.errors import AlreadyExists, KernelError, NoSuchObject, NsnetError, RollbackError, StillPending
+from nsnet.errors import (AlreadyExists, KernelError, NoSuchObject, NotPermitted, NsnetError, RollbackError, StillPending,
+                          UsageError)
 from nsnet.leases import Leases, MemoryLeases
 from nsnet.netns import Netns
 from nsnet.ownership import Claim
@@ -106,6 +107,10 @@ class Base:
     def _is_mine(self) -> bool:
         return self._made_by == os.getpid()         # a fork of who made it owns nothing, though it inherits the lock
 
+    def _check_is_mine(self) -> None:
+        if self._claim is not None and not self._is_mine:
+            raise UsageError(f"network {self.bridge}: expected process {self._made_by}, which brought it up; this is a fork")
+
     # --- the right to change it ---
 
     @contextmanager
@@ -175,8 +180,13 @@ class Base:
         self._claim = claim
 
     def _new_claim(self) -> Claim:
-        return Claim.new(self.netns, self.bridge, self.lifetime, declaration.as_dict(self.spec), adopted=self.spec.adopt,
-                         directory=None if self.lifetime == "owner" else state.directory())
+        try:
+            return Claim.new(self.netns, self.bridge, self.lifetime, declaration.as_dict(self.spec),
+                             adopted=self.spec.adopt, directory=None if self.lifetime == "owner" else state.directory())
+        except KernelError as error:
+            if error.errno != errno.EPERM:
+                raise
+            raise NotPermitted(errno.EPERM, f"bridge {self.bridge}") from None      # of the descriptor of its namespace
 
     def _take_lock(self, directory: str, key: str) -> kernel.Descriptor:
         """For as long as the network is up."""

@@ -81,7 +81,7 @@ def test_a_life_in_words(host, state, file):
                      f"  attached    site: v0 to eth0, 10.0.0.2/24, process {pid}"]
     assert not is_gone(pid)
     kept = does("gc").splitlines()
-    assert len(kept) == 2 and all("it was declared to stay; nsnet down removes it" in line for line in kept)
+    assert len(kept) == 2 and all("it is to stay; nsnet down removes it" in line for line in kept)
     assert does("down", "br1").startswith("br1: removed process ")
     taken = does("down", file)
     assert taken.startswith("br1: nothing to take down\nbr0: removed ") and is_gone(pid)
@@ -133,7 +133,7 @@ def test_a_life_in_json(host, state, file):
         ("br0", 1, "up", None), ("br1", 1, "up", None)]
     gone = does("down", "br1", file)
     assert gone["failed"] == {} and set(gone["removed"]) == {"br0", "br1"}
-    assert {"br0", "v0"} <= set(gone["removed"]["br0"])
+    assert "br0" in gone["removed"]["br0"]
     assert does("list") == []
 
 
@@ -144,7 +144,7 @@ def test_what_was_repaired_is_said(host, state, file):
     sh(host, "link set v1 nomaster")
     assert said(run_nsnet(host, state, "show", "br0"), 1).endswith("\n  not so      br0: no address 10.0.0.1/24\n")
     assert said(run_nsnet(host, state, "up", file)) == (
-        "br0: repaired: br0: no address 10.0.0.1/24\nbr1: repaired: other: v1: no port of the bridge\n")
+        "br0: repaired: no address 10.0.0.1/24\nbr1: repaired: other: v1: no port of the bridge\n")
     said(run_nsnet(host, state, "down", file))
 
 
@@ -203,7 +203,7 @@ def test_a_second_network_that_fails_undoes_the_first(host, state, tmp_path):
 
 def test_a_bridge_of_somebody_else(host, state, file):
     host.add_bridge("br1")
-    one_line(run_nsnet(host, state, "up", file), 1, "br1", "adopt=True")
+    one_line(run_nsnet(host, state, "up", file), 1, "br1", "adopt it")
     assert strays(host) == ["br1"] and claims(state) == []
     assert said(run_nsnet(host, state, "down", file)) == "br1: nothing to take down\nbr0: nothing to take down\n"
     assert strays(host) == ["br1"]
@@ -236,7 +236,7 @@ def test_show_of_a_process_with_an_attachment(host, state):
 def test_a_dry_run_says_all_and_sends_nothing(host, state, file, tmp_path):
     before = links_of(host)
     words = said(run_nsnet(host, state, "up", file, "--dry-run"))
-    for text in ("br0: br0: no bridge\n", "br0: site: it is not attached\n", "br1: other: it is not attached\n",
+    for text in ("br0: no bridge\n", "br0: site: it is not attached\n", "br1: other: it is not attached\n",
                  "RTM_NEWLINK", "RTM_NEWADDR", "RTM_NEWROUTE", "10.0.0.2", "v0"):
         assert text in words, text
     assert links_of(host) == before and claims(state) == [] and leased(state) == []
