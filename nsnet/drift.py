@@ -26,7 +26,8 @@ class Fault(NamedTuple):
 
     `where`: the bridge, or an attachment's name. `what`: in words. `netns` and `change`: the verbs that mend it, and
     where. `kind`: "verbs"; for other work "attach" (anew, from its declaration), "reattach" (another veth pair for what
-    is there), "detach", "sysctls", "forwarding"; "beyond" for what is not ours to mend. `spec`: of the attachment. `entry`: its place in the claim, if it has one.
+    is there), "detach", "sysctls", "forwarding"; "beyond" for what is not ours to mend. `spec`: of the attachment.
+    `entry`: its place in the claim, if it has one.
     """
 
     where: str

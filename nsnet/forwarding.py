@@ -66,7 +66,8 @@ def check(netns: Netns, spec: NetworkSpec) -> None:
     """Raise NoSuchObject for an uplink that is not there; before anything is made."""
     for ifname in spec.forward:
         if not netns.find(ifname):
-            raise NoSuchObject(errno.ENODEV, f"forward to {ifname}", f"an uplink of {spec.bridge}: expected a link that is there")
+            raise NoSuchObject(errno.ENODEV, f"forward to {ifname}",
+                               f"an uplink of {spec.bridge}: expected a link that is there")
 
 
 def enable(netns: Netns, claim: Claim, spec: NetworkSpec) -> List[Setting]:

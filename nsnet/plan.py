@@ -282,7 +282,8 @@ def _put_route(net: Verbs, oif: Optional[int], route: RouteSpec) -> None:
 
 
 def _is_route(there: Route, wanted: RouteSpec, oif: Optional[int] = None) -> bool:
-    """Whether it stands in the place of that route (of each destination and metric there is one); with `oif`, whether it is it."""
+    """Whether it stands in the place of that route: of each destination and metric there is one. With `oif`, whether it is it.
+    """
     version6 = ":" in (wanted.via or str(wanted.dst))
     if str(wanted.dst) == "default":
         same = there.dst == "default" and (there.family == socket.AF_INET6) == version6

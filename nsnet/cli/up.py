@@ -103,7 +103,8 @@ def _report(networks: List[Network], done: Dict[str, List[Fault]], as_json: bool
             print(f"{network.bridge}: it is as declared", flush=True)
         else:
             for fault in done[network.bridge]:
-                print(f"{network.bridge}: repaired: {printable(_words(network.bridge, fault.where, fault.what))}", flush=True)
+                words = printable(_words(network.bridge, fault.where, fault.what))
+                print(f"{network.bridge}: repaired: {words}", flush=True)
 
 
 def _state(network: Network, done: Dict[str, List[Fault]]) -> str:

@@ -10,7 +10,8 @@ exchanges in all, and no setns.
 Lifetimes. "process": until down(), or until gc finds that the process which brought it up has died; the lock on its
 claim is held meanwhile. "declared": until down(), by whatever process; "attachments": the same, but it goes with its
 last attachment. These two are shared by all processes with the same state directory: the lock is held for one call, and
-what is there is what the claim says. "owner": nothing on disk, only the kernel knows.
+what is there is what the claim says. "owner": nothing on disk, only the kernel knows, by the marks of its links; what the
+owner holds by descriptors ends with it, and gc collects the rest.
 """
 
 import errno
@@ -46,12 +47,13 @@ class Network(Repairing):
     of the machine's and the bridge's names, and so the same each time. `mtu`: bytes, of all links. `stp`: whether it
     speaks the spanning tree protocol; `ageing_time`: seconds for which it remembers a MAC.
 
-    `lifetime`: "process", "declared", "attachments" or "owner": help(nsnet.network) says how long each lives. `adopt`: attach to a bridge of
-    that name that is the user's, has these addresses and is up; it is never deleted, and no verb changes it (but the
-    kernel gives a bridge the lowest MTU of its ports, unless it was set one, and `forward` is also of it). `forward`: names of
-    links to which, and from which, packets of the bridge are forwarded. `ranges`, `exclude`: what the address "auto" may
-    be, and may not: "10.0.0.10-10.0.0.20", "10.0.0.64/26" or an address. `attachments`: what up() attaches, each a dict with
-    the keys of README, "Declaring networks" (schema() of nsnet.declaration has them too). `on_step`: called with a `Step` after each stage.
+    `lifetime`: "process", "declared", "attachments" or "owner": help(nsnet.network) says how long each lives. `adopt`:
+    attach to a bridge of that name that is the user's, has these addresses and is up; it is never deleted, and no verb
+    changes it (but the kernel gives a bridge the lowest MTU of its ports, unless it was set one, and `forward` is also of
+    it). `forward`: names of links to which, and from which, packets of the bridge are forwarded. `ranges`, `exclude`:
+    what the address "auto" may be, and may not: "10.0.0.10-10.0.0.20", "10.0.0.64/26" or an address. `attachments`: what
+    up() attaches, each a dict with the keys of README, "Declaring networks" (schema() of nsnet.declaration has them
+    too). `on_step`: called with a `Step` after each stage.
 
     As a context manager it is up inside the block; a shared one stays up after it, without what was attached in it. Raises
     UsageError here, before any system call, for what cannot be meant.

@@ -162,7 +162,8 @@ class Base:
         if has_living_owner(claim):
             raise busy(directory, key, self.bridge)
         if look:
-            raise AlreadyExists(errno.EEXIST, f"bridge {self.bridge}", "a network that has ended left it; up, or gc, removes it")
+            raise AlreadyExists(errno.EEXIST, f"bridge {self.bridge}",
+                                "a network that has ended left it; up, or gc, removes it")
         removal.everything(self.netns, claim, [])
         return None
 

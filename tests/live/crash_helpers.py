@@ -169,6 +169,19 @@ def calls_in(log, state, but="$^"):
     return found
 
 
+def counted(directory, runner, lifetime, begin, words, but="$^"):
+    """The calls of a command that is left alone, from where `begin` takes a network to; nothing is left then."""
+    with Place(directory, runner, lifetime) as place:
+        if begin is not None:
+            begin(place)
+        done(place.nsnet(*words, strace=["-e", "trace=all"]))
+        calls = calls_in(place.log, place.state, but)
+        done(place.nsnet("gc"))
+        done(place.down())
+        assert place.left() == []
+    return calls
+
+
 def spread(items, most):
     """At most so many of them, the first and the last among them."""
     if len(items) <= most or most < 2:

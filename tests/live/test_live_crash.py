@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from crash_helpers import ALL, BRIDGE, OTHER, Place, abandoned, broken, calls_in, done, spread
+from crash_helpers import ALL, BRIDGE, OTHER, Place, abandoned, broken, counted, done, spread
 from crash_runner import Runners
 from live_helpers import needs
 
@@ -117,14 +117,8 @@ def test_killed_at_any_system_call(tmp_path, runners, stage):
                 left = str(error)
             return (name, number, after.__name__), ended.status, left
 
-    with runners.one() as runner, Place(tmp_path / "count", runner, lifetime) as place:
-        if begin is not None:
-            begin(place)
-        done(place.nsnet(*words, strace=["-e", "trace=all"]))
-        calls = calls_in(place.log, place.state)
-        done(place.nsnet("gc"))
-        done(place.down())
-        assert place.left() == []
+    with runners.one() as runner:
+        calls = counted(tmp_path / "count", runner, lifetime, begin, words)
     kinds = {"sendto"} if stage == "change" else CHANGES    # there, what counts lies between two of them
     some = calls if ALL else spread([call for call in calls if call[0] in kinds], most)
     points = [(*call, after) for place, call in enumerate(some)

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from crash_helpers import ALL, BRIDGE, UPLINK, Place, abandoned, broken, calls_in, done, spread
+from crash_helpers import ALL, BRIDGE, UPLINK, Place, abandoned, broken, counted, done, spread
 from crash_runner import Runners
 from live_helpers import needs
 
@@ -104,13 +104,8 @@ def test_any_call_fails(tmp_path, runners, stage):
                 left = str(problem)
             return point, ended, left
 
-    with runners.one() as runner, Place(tmp_path / "count", runner, lifetime) as place:
-        if begin is not None:
-            begin(place)
-        done(place.nsnet(*words, strace=["-e", "trace=all"]))
-        calls = calls_in(place.log, place.state, CANNOT_FAIL)
-        done(place.nsnet("gc"))
-        done(place.down())
+    with runners.one() as runner:
+        calls = counted(tmp_path / "count", runner, lifetime, begin, words, CANNOT_FAIL)
     points = [(*call, error) for call in calls for error in ERRORS.get(call[0], ())]
     assert all(hasattr(errno, error) for *_, error in points)
     some = points if ALL else [point for name in ERRORS for point in spread(
