@@ -48,12 +48,12 @@ def value(wanted: Any, what: str = "value") -> str:
     """What is to be written: an int, a bool as 1 or 0, or one line of text. Raises UsageError."""
     if isinstance(wanted, str):
         if wanted.replace("\t", "").isprintable() and len(wanted.encode()) <= VALUE_BYTES:
-            return str.__str__(wanted)              # of a str that is an Enum as well, its value
+            return "".join(wanted)                  # of a str that is an Enum as well, its value
     elif isinstance(wanted, bool):
         return str(int(wanted))
     else:
         try:
-            number = operator.index(wanted)
+            number = int(operator.index(wanted))        # of an IntEnum, which says its name, the number
         except TypeError:
             number = 1 << 64
         if -1 << 63 <= number < 1 << 64:
