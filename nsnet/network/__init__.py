@@ -148,6 +148,8 @@ class Network(Repairing):
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if os.getpid() != self._home:
+            return
         if not self._is_shared:
             self.down()
             return

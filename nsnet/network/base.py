@@ -50,6 +50,7 @@ class Base:
         self._given_netns, self._netns = netns, None
         self._on_step = on_step
         self._turn, self._turn_of = threading.RLock(), os.getpid()
+        self._home = os.getpid()                    # a fork that leaves a `with` block takes nothing away
         self._made_by = 0                           # the pid of who holds the claim: a fork of it owns nothing
         self._held: Union[None, kernel.Descriptor, socket.socket] = None
         self._claim: Optional[Claim] = None
@@ -79,6 +80,7 @@ class Base:
         """Of the threads of this process. One that a fork left behind may have held it, in the middle of a session."""
         if self._turn_of != os.getpid():
             self._turn, self._turn_of, self._reaper = threading.RLock(), os.getpid(), Reaper(self._sweep)
+            self._attachments, self._containers = {}, []    # they are the parent's
             if self._is_shared and self._held is not None:
                 self._held.close()                  # the parent's lock stays: it has it open too
                 self._held = self._claim = self._ref = None

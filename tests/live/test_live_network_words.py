@@ -181,3 +181,22 @@ def test_a_fork_may_not_bring_it_up(host):
             assert "this is a fork" in file.read()
         assert repr(network) == "<Network br0 10.0.0.1/24 up>"
     assert repr(network) == "<Network br0 10.0.0.1/24 down>"
+
+
+@pytest.mark.parametrize("lifetime", ["process", "declared", "attachments", "owner"])
+def test_a_fork_that_leaves_the_block_takes_nothing_away(host, lifetime):
+    network = nsnet.Network("br0", address=V4, netns=host, lifetime=lifetime)
+    with network:
+        with network.launch(SLEEP, address="10.0.0.2/24", host_ifname="v0") as box:
+            child = os.fork()
+            if not child:
+                try:
+                    with network:
+                        pass
+                except nsnet.UsageError:
+                    pass
+                network.__exit__(None, None, None)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            assert box.poll() is None and {"br0", "v0"} <= set(ifnames(host)) and network.faults() == []
+    network.down()
