@@ -19,8 +19,6 @@ from nsnet.ownership import Claim, Mark
 from nsnet.removal import Deadline
 
 
-
-
 class Collected(NamedTuple):
     """What `collect` did. `removed`: names of links and processes that are gone now. `alive`: networks whose owner lives.
     `kept`: those that were declared to stay. `elsewhere`: of another network namespace, with a place where it is found.
@@ -88,17 +86,12 @@ def _collect_one(netns: Netns, directory: str, key: str, result: Collected, gone
             result.alive.append(str(claim))
         elif gone and claim.netns != netns.identity:
             _remove(None, claim, result)
-        elif _is_kept(claim):
+        elif claim.is_kept():
             _collect_parts(netns, claim, result)
         else:
             _collect_all(netns, claim, result)
     except (NsnetError, OSError) as error:
         result.failed.append(f"{claim}: {error}")
-
-
-def _is_kept(claim: Claim) -> bool:
-    """Whether it is to stay, though nobody has its lock."""
-    return claim.lifetime in ("declared", "attachments") and claim.state == "up"
 
 
 def _collect_all(netns: Netns, claim: Claim, result: Collected) -> None:
@@ -137,11 +130,7 @@ def _collect_parts(netns: Netns, claim: Claim, result: Collected) -> None:
         places = [claim.attachments[name].get("index") or name for name in dead]
         there = removal.several(netns, claim, places, deadline)
         result.removed.extend(name for name, deleted in zip(dead, there) if deleted)
-        book = removal.leases_of(claim)
-        for name in dead:
-            entry = claim.attachments.pop(name)
-            if entry.get("leased") and book is not None:
-                book.release(entry["name"])
+        removal.drop(claim, dead, removal.leases_of(claim))
         claim.write()
     if claim.lifetime == "attachments" and not claim.attachments and claim.owner_process().runs() is False:
         _remove(netns, claim, result)

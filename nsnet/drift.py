@@ -1,7 +1,7 @@
 """What of a network is not as it was declared, and what would make it so: for `show`, `up --dry-run` and `up`.
 
 Asks the kernel and the claim, changes nothing. A `Fault` that verbs can mend has them; the others say what kind of
-work it takes, which is network.py's.
+work it takes, which is network/repair.py's.
 """
 
 import errno

@@ -50,7 +50,11 @@ def wanted(netns: Netns, spec: NetworkSpec) -> List[Setting]:
 
 def missing(netns: Netns, spec: NetworkSpec) -> List[Setting]:
     """Those of them that do not forward. Raises NotSupported for IPv6 where only the global switch could do it."""
-    off = [setting for setting in wanted(netns, spec) if setting.value != _WANTED]
+    return _off(netns, wanted(netns, spec))
+
+
+def _off(netns: Netns, settings: Iterable[Setting]) -> List[Setting]:
+    off = [setting for setting in settings if setting.value != _WANTED]
     for setting in off:
         if setting.value is None:
             key = "net.ipv6.conf.all.forwarding"
@@ -73,8 +77,9 @@ def check(netns: Netns, spec: NetworkSpec) -> None:
 def enable(netns: Netns, claim: Claim, spec: NetworkSpec) -> List[Setting]:
     """Let them forward, and remember what they did before; also of those that do for another network. Which did not."""
     with _alone(claim):
-        off = missing(netns, spec)
-        for setting in wanted(netns, spec):
+        settings = wanted(netns, spec)
+        off = _off(netns, settings)
+        for setting in settings:
             before = _of_others(claim, setting)
             if setting.value is None or setting.value == _WANTED and before is None:
                 continue                                    # it did so for the user: nothing to put back

@@ -29,7 +29,7 @@ from nsnet.netns import Netns
 from nsnet.objects import Link
 
 VERSION = 2
-LIFETIMES = ("process", "declared", "attachments", "owner")
+SHARED = ("declared", "attachments")        # lifetimes of networks that all processes with a state directory share
 STATES = ("building", "up", "removing")
 _ENTRY = re.compile(r"([0-9a-f]{12})\.(lock|json|tmp)")       # other files in the state directory are not ours
 LOCK_TIMEOUT = 30.0                 # seconds that another process may work on a network before we say so
@@ -134,10 +134,10 @@ def key_of(netns: str, bridge: str) -> str:
 class Claim:
     """What one network has on the host, and what it was declared to be: its entry in the state directory.
 
-    `lifetime`: one of LIFETIMES. `state`: "building" until it was up for the first time, "removing" once its removal has
-    begun. `group`: of all its links; `doomed`: of those that are about to be removed; `mark`: their ifalias.
+    `lifetime`: one of declaration.LIFETIMES. `state`: "building" until it was up for the first time, "removing" once its
+    removal has begun. `group`: of all its links; `doomed`: of those that are about to be removed; `mark`: their ifalias.
     `attachments`: {host_ifname: what is known of it}: "pid", "started" of the process at its other end; "ready": it has
-    come to its end; the rest is network.py's. `forwarding`: what forwarding.py changed, and what it was.
+    come to its end; the rest is network/attaching.py's. `forwarding`: what forwarding.py changed, and what it was.
     """
 
     def __init__(self, content: Mapping[str, Any], directory: Optional[str]):
@@ -188,8 +188,8 @@ class Claim:
         if not re.fullmatch(r"nsnet:[0-9a-f]{12}", self.mark, re.ASCII) or not all(
                 type(group) is int and 1 <= group <= 0x7FFFFFFF for group in (self.group, self.doomed)):
             raise ValueError("its mark or group is none that nsnet gives")
-        if self.lifetime not in LIFETIMES or self.state not in STATES:
-            raise ValueError(f"expected a lifetime of {', '.join(LIFETIMES)}, a state of {', '.join(STATES)}")
+        if self.lifetime not in declaration.LIFETIMES or self.state not in STATES:
+            raise ValueError(f"expected a lifetime of {', '.join(declaration.LIFETIMES)}, a state of {', '.join(STATES)}")
         _typed(vars(self), _CLAIM, "it")
         _typed(self.owner, _OWNER, "its owner")
         for host_ifname, entry in self.attachments.items():
@@ -218,6 +218,10 @@ class Claim:
 
     def is_of_this_boot(self) -> bool:
         return self.boot_id == state.boot_id()
+
+    def is_kept(self) -> bool:
+        """Whether it stays, though nobody has its lock: until somebody takes it down."""
+        return self.lifetime in SHARED and self.state == "up"
 
     def owner_process(self) -> Process:
         return Process(self.owner["pid"], self.owner["started"], self.pid_namespace)

@@ -3,7 +3,7 @@
 The same few functions build a bridge and both ends of a veth pair, whether all of it is new, one of it is to be
 repaired, or it is only shown what would be sent. Whatever is there beyond what was declared is left alone.
 
-Knows links, addresses, routes and their declarations; whose they are, and what is undone when, is network.py's.
+Knows links, addresses, routes and their declarations; whose they are, and what is undone when, is network/'s.
 """
 
 import socket

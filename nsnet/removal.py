@@ -188,6 +188,17 @@ def process(which: Process, deadline: Deadline) -> bool:
     return True
 
 
+# --- what is known of it ---
+
+def drop(claim: Claim, names: Iterable[str], book: Optional[Any]) -> None:
+    """Of attachments that are gone: their addresses are free, and the claim, which is not written here, has them no more."""
+    for name in names:
+        entry = claim.attachments.get(name)
+        if entry is not None and entry.get("leased") and book is not None:
+            book.release(entry["name"])
+        claim.attachments.pop(name, None)       # last: if its lease stays, so does what names it
+
+
 # --- all of it ---
 
 def everything(netns: Optional[Netns], claim: Claim, removed: List[str], book: Optional[Any] = None,

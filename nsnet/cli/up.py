@@ -4,6 +4,7 @@ All of a file or nothing: if one network cannot be brought up, those that this c
 """
 
 import argparse
+import errno
 import json
 import shlex
 import signal
@@ -18,7 +19,8 @@ from nsnet.errors import NotPermitted, NsnetError, UsageError
 from nsnet.exchange import Exchange
 from nsnet.explainer import Explainer
 from nsnet.netns import Netns
-from nsnet.network import SHARED, Network, Step
+from nsnet.network import Network, Step
+from nsnet.ownership import SHARED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
                              f" expected --foreground, or one of {', '.join(SHARED)}")
     with Netns.host() as host, stoppable() as stop:
         if host.private and not options.foreground:
-            refused = NotPermitted(1, f"bridge {specs[0].bridge}")
+            refused = NotPermitted(errno.EPERM, f"bridge {specs[0].bridge}")
             refused.hint = ("no CAP_NET_ADMIN over this network namespace; --foreground makes a private host, which lasts as"
                             " long as this command")
             raise refused

@@ -26,13 +26,13 @@ from nsnet.drift import Fault
 from nsnet.errors import AlreadyExists, StillPending, UsageError
 from nsnet.netns import Netns
 from nsnet.network.attaching import Job
-from nsnet.network.base import SHARED, Step, busy, has_living_owner, take_lock
+from nsnet.network.base import Step, busy, has_living_owner, take_lock
 from nsnet.network.repair import Repairing, alone
 from nsnet.ownership import Claim
 from nsnet.removal import Deadline
 from nsnet.values import Address
 
-__all__ = ["SHARED", "Network", "Step", "inspect", "take_down"]
+__all__ = ["Network", "Step", "inspect", "take_down"]
 
 Addresses = Union[str, Address, Iterable[Union[str, Address]]]
 _PLACE = ("address", "ifname", "host_ifname", "lladdr", "name", "mtu", "routes", "sysctls", "default_route")

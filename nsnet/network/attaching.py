@@ -35,7 +35,6 @@ class Job:
         self.leased = False
         self.container: Optional[Container] = None
         self.opened = ExitStack()
-        self._entry = entry
 
     def aim(self, spec: AttachmentSpec) -> None:
         """Find what a declaration means: open a namespace, or make a command ready to run."""
@@ -275,17 +274,13 @@ class Attaching(Base):
 
     def _drop(self, names: Iterable[str]) -> None:
         """They are gone: their addresses are free, and the claim forgets them."""
-        claim = self._claim
-        book = self._leases()
+        names = list(names)
+        removal.drop(self._claim, names, self._leases())
         for name in names:
-            entry = claim.attachments.get(name)
-            if entry is not None and entry.get("leased") and book is not None:
-                book.release(entry["name"])
-            claim.attachments.pop(name, None)       # last: if its lease stays, so does what names it
             self._attachments.pop(name, None)
         self._containers = [one for one in self._containers
                             if one.attachment is None or one.attachment.host_ifname in self._attachments]
-        claim.write()
+        self._claim.write()
 
     def _sweep(self) -> None:
         """For the reaper: all that is waiting, in one go."""

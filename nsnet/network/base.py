@@ -20,12 +20,11 @@ from nsnet.errors import (AlreadyExists, KernelError, NoSuchObject, NotPermitted
                           UsageError)
 from nsnet.leases import Leases, MemoryLeases
 from nsnet.netns import Netns
-from nsnet.ownership import Claim
+from nsnet.ownership import SHARED, Claim
 from nsnet.reaper import Reaper
 from nsnet.removal import Deadline
 from nsnet.verbs import LinkRef
 
-SHARED = ("declared", "attachments")
 _LOOK = 0.1                         # seconds between looks at why another has the lock
 
 
@@ -98,7 +97,7 @@ class Base:
         """Whether this object has built the bridge and not taken it down; of a shared one, whether it is up by its claim."""
         if self._is_shared and (self._held is None or self._turn_of != os.getpid()):
             found = self._peek()
-            return found is not None and found.state == "up" and found.lifetime in SHARED and found.is_of_this_boot()
+            return found is not None and found.is_kept() and found.is_of_this_boot()
         return self._ref is not None
 
     @property
@@ -159,7 +158,7 @@ class Base:
         if not claim.is_of_this_boot():
             claim.forget()
             return None
-        if claim.lifetime in SHARED and claim.state == "up":
+        if claim.is_kept():
             return claim
         if has_living_owner(claim):
             raise busy(directory, key, self.bridge)
