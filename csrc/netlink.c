@@ -16,10 +16,14 @@
 #include <time.h>
 #include <unistd.h>
 #include <arpa/inet.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <linux/ethtool.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 
 #include "api.h"
 
@@ -219,6 +223,16 @@ int nsnet_nl_drain(int fd)
 		if (len < 0 && errno != EINTR && errno != ENOBUFS)
 			return -errno;
 	}
+}
+
+/* Whether a link has carrier, once the kernel has acted on it (linkwatch_sync_dev(), Linux 6.8). `ifname` fits. */
+int nsnet_nl_carrier(int fd, const char *ifname)
+{
+	struct ethtool_value value = { .cmd = ETHTOOL_GLINK };
+	struct ifreq request = { .ifr_data = (void *)&value };
+
+	strncpy(request.ifr_name, ifname, sizeof(request.ifr_name) - 1);
+	return ioctl(fd, SIOCETHTOOL, &request) < 0 ? -errno : value.data != 0;
 }
 
 /*

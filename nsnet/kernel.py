@@ -6,6 +6,7 @@ on every path. Turns -errno into KernelError with the step's name. Knows no attr
 
 import errno
 import fcntl
+import functools
 import math
 import os
 import select
@@ -17,7 +18,6 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain, starmap
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -42,8 +42,6 @@ NETLINK_ROUTE = 0                   # <linux/netlink.h>
 SIOCGSKNS = 0x894C                  # <linux/sockios.h>: the netns of a socket, as a descriptor
 SIOCGIFNAME = 0x8910
 SIOCGIFINDEX = 0x8933
-SIOCETHTOOL = 0x8946
-ETHTOOL_GLINK = 0x0A                # <linux/ethtool.h>
 NS_GET_USERNS = 0xB701              # <linux/nsfs.h>
 NS_GET_NSTYPE = 0xB703
 SO_NETNS_COOKIE = 71                # <asm-generic/socket.h>, Linux 5.14
@@ -58,7 +56,6 @@ REPLY_BYTES = 1 << 17               # room for replies between two looks at them
 
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 _IFREQ = struct.Struct("16si20x")           # <linux/if.h>, struct ifreq
-_IFREQ_POINTER = struct.Struct("@16sP16x")
 
 
 def step_name(step: int) -> str:
@@ -107,7 +104,7 @@ class Descriptor:
     def open(cls, path: Union[str, bytes, os.PathLike], flags: int, mode: int = 0o600,
              dir_fd: Optional[int] = None) -> "Descriptor":
         """open(2), close on exec."""
-        return cls.of(partial(os.open, path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd))
+        return cls.of(functools.partial(os.open, path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd))
 
     def fileno(self) -> int:
         if not self._held:
@@ -181,6 +178,7 @@ class RtnlSocket:
         self._pid = os.getpid()
         self._next_seq = 1
         self._interrupted = False       # a talk was sent and not heard to its end
+        self._identity: Optional[str] = None
         port = ffi.new("uint32_t *")
         error = lib.nsnet_nl_prepare(self._descriptor.fileno(), port)
         if error < 0:
@@ -352,20 +350,19 @@ class RtnlSocket:
         run; a packet sent before is lost, and TCP and ARP try again after a second. ETHTOOL_GLINK waits for it
         (ethtool_op_get_link() calls linkwatch_sync_dev()). On older kernels it only asks.
         """
-        value = ffi.new("uint32_t[2]", [ETHTOOL_GLINK, 0])
-        request = _IFREQ_POINTER.pack(_ifname_bytes(ifname), int(ffi.cast("uintptr_t", value)))
-        try:
-            self._ioctl(SIOCETHTOOL, request)
-        except OSError as error:
-            raise KernelError(error.errno, f"carrier of {ifname}") from None
-        return bool(value[1])
+        found = self._with_fd(lib.nsnet_nl_carrier, _ifname_bytes(ifname))
+        if found < 0:
+            raise KernelError(-found, f"carrier of {ifname}")
+        return bool(found)
 
     def identity(self) -> str:
-        """netns_identity() of this socket."""
-        with refused("netns cookie"):
-            number = self._with_fd(os.dup)
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE, number) as view:  # told, it asks nothing
-            return netns_identity(view)
+        """netns_identity() of this socket, which never leaves its namespace."""
+        if self._identity is None:
+            with refused("netns cookie"):
+                number = self._with_fd(os.dup)
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE, number) as view:  # told, it asks nothing
+                self._identity = netns_identity(view)
+        return self._identity
 
 
 def _name_bytes(link: Any) -> bytes:
@@ -476,6 +473,15 @@ def started(pid: int) -> Optional[int]:
     """When a process started, in clock ticks since boot (proc(5)); None if there is none. With the pid it names one."""
     fields = _stat(pid)
     return int(fields[19]) if fields else None
+
+
+@functools.lru_cache(maxsize=None)
+def started_here() -> Optional[int]:
+    """When this process started."""
+    return started(os.getpid())
+
+
+os.register_at_fork(after_in_child=started_here.cache_clear)
 
 
 def runs(pid: int, when: int) -> bool:

@@ -152,6 +152,7 @@ class Claim:
         self.attachments: Dict[str, Dict[str, Any]] = content["attachments"]
         self.forwarding: Dict[str, Dict[str, Any]] = content["forwarding"]
         self._written: Optional[bytes] = None
+        self._holders: Optional[Tuple[Dict[str, str], Dict[str, str]]] = None
 
     @classmethod
     def new(cls, netns: Netns, bridge: str, lifetime: str, declaration: Mapping[str, Any], *, adopted: bool = False,
@@ -164,7 +165,7 @@ class Claim:
             "private": netns.private, "boot_id": state.boot_id(), "pid_namespace": state.pid_namespace(),
             "lifetime": lifetime, "state": "building", "adopted": adopted, "group": group, "doomed": random_group(),
             "mark": str(mark if directory is not None else mark._replace(group=group)),
-            "owner": {"pid": own, "started": kernel.started(own)}, "declaration": dict(declaration),
+            "owner": {"pid": own, "started": kernel.started_here()}, "declaration": dict(declaration),
             "attachments": {}, "forwarding": {}}, directory)
 
     @classmethod
@@ -211,6 +212,47 @@ class Claim:
     def names(self) -> List[str]:
         """Of all links on the host that were meant to exist at any time; an adopted bridge is none of them."""
         return [*([] if self.adopted else [self.bridge]), *self.attachments]
+
+    # --- what is attached ---
+
+    def enter(self, host_ifname: str, entry: Dict[str, Any]) -> None:
+        """Know of an attachment, in the place of one of that name."""
+        self.erase(host_ifname)
+        self.attachments[host_ifname] = entry
+        if self._holders is not None:
+            self._hold(host_ifname, entry)
+
+    def erase(self, host_ifname: str) -> None:
+        """Know of it no more."""
+        entry = self.attachments.pop(host_ifname, None)
+        if entry is not None and self._holders is not None:
+            names, addresses = self._holders
+            names.pop(entry["name"], None)
+            for address in entry["addresses"]:
+                addresses.pop(address, None)
+
+    def holder_of_name(self, name: str) -> Optional[str]:
+        """The host's end of the attachment of that name; None if there is none."""
+        return self._lookup()[0].get(name)
+
+    def holder_of(self, address: str) -> Optional[str]:
+        """The host's end of the attachment that has an address, which is written with its prefix."""
+        return self._lookup()[1].get(address)
+
+    def _lookup(self) -> Tuple[Dict[str, str], Dict[str, str]]:
+        if self._holders is None:
+            self._holders = {}, {}
+            for host_ifname, entry in self.attachments.items():
+                self._hold(host_ifname, entry)
+        return self._holders
+
+    def _hold(self, host_ifname: str, entry: Mapping[str, Any]) -> None:
+        names, addresses = self._holders
+        names[entry["name"]] = host_ifname
+        for address in entry["addresses"]:
+            addresses[address] = host_ifname
+
+    # --- whose a link is ---
 
     @property
     def groups(self) -> Tuple[int, int]:

@@ -196,7 +196,7 @@ def drop(claim: Claim, names: Iterable[str], book: Optional[Any]) -> None:
         entry = claim.attachments.get(name)
         if entry is not None and entry.get("leased") and book is not None:
             book.release(entry["name"])
-        claim.attachments.pop(name, None)       # last: if its lease stays, so does what names it
+        claim.erase(name)                       # last: if its lease stays, so does what names it
 
 
 # --- all of it ---

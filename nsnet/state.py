@@ -9,6 +9,7 @@ know what is in them.
 
 import errno
 import fcntl
+import functools
 import os
 import stat
 import time
@@ -46,8 +47,10 @@ def directory() -> str:
 def usable(path: str) -> str:
     """The path of a directory that is ours alone, made if it is not there."""
     try:
-        os.makedirs(path, 0o700, exist_ok=True)
-        seen = os.lstat(path)
+        seen = _lstat(path)
+        if seen is None or not stat.S_ISDIR(seen.st_mode):
+            os.makedirs(path, 0o700, exist_ok=True)
+            seen = os.lstat(path)
     except OSError as error:
         raise KernelError(error.errno, f"state directory {path}") from None
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
@@ -57,6 +60,14 @@ def usable(path: str) -> str:
     return path
 
 
+def _lstat(path: str) -> Optional[os.stat_result]:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
+@functools.lru_cache(maxsize=None)
 def boot_id() -> str:
     """Changes with every boot (random(4)): what was written under another one is gone from the kernel."""
     return kernel.read_file("/proc/sys/kernel/random/boot_id").strip()
@@ -168,9 +179,5 @@ def lock(path: str, timeout: Optional[float] = 0, pause_most: float = _RETRY_MOS
 
 
 def _is_path_of(fd: int, path: str) -> bool:
-    try:
-        there = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    here = os.fstat(fd)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    there, here = _lstat(path), os.fstat(fd)
+    return there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

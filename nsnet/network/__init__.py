@@ -25,8 +25,8 @@ from nsnet.declaration import AttachmentSpec, NetworkSpec
 from nsnet.drift import Fault
 from nsnet.errors import AlreadyExists, StillPending, UsageError
 from nsnet.netns import Netns
-from nsnet.network.attaching import Job
 from nsnet.network.base import Step, busy, has_living_owner, take_lock
+from nsnet.network.jobs import Job
 from nsnet.network.repair import Repairing, alone
 from nsnet.ownership import Claim
 from nsnet.removal import Deadline

@@ -1,75 +1,21 @@
 """How namespaces and processes are attached to a network, many at once or one, and detached; all or none.
 
 The pipeline: all that is launched is cloned first; while the children make their network namespaces on another CPU, the
-claim is written and the bridge is built; then their id maps are written and their own rtnetlink sockets come up, through
-which their ends are configured. No setns.
+claim is written, the bridge is built, and all requests are made; then their id maps are written and their own rtnetlink
+sockets come up, through which their ends are configured. No setns.
 """
 
 import os
-from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
+from contextlib import contextmanager
+from typing import Iterable, Iterator, List, Sequence, Tuple, Union
 
-from nsnet import declaration, job, kernel, pins, plan, removal, sysctls
+from nsnet import declaration, plan, removal, sysctls
 from nsnet.attachments import Attachment, Container
 from nsnet.declaration import AttachmentSpec
 from nsnet.errors import NotPermitted, NsnetError, UsageError
-from nsnet.netns import Netns
 from nsnet.network.base import Base
+from nsnet.network.jobs import Job
 from nsnet.removal import Deadline
-
-
-class Job:
-    """One attachment on its way: from what was asked for to what is there.
-
-    `declared`: what the declaration says of it, None if it is not declared. `argv`, `options`: of the command to be
-    launched; else `netns` is what is attached. `entry`: its place in the claim, for one that is made `again`.
-    """
-
-    def __init__(self, spec: AttachmentSpec, declared: Optional[Dict[str, Any]] = None, *, netns: Optional[Netns] = None,
-                 argv: Optional[Sequence[str]] = None, options: Mapping[str, Any] = {},
-                 entry: Optional[Dict[str, Any]] = None, again: bool = False):
-        self.spec, self.declared, self.netns, self.argv, self.options = spec, declared, netns, argv, options
-        self.id = os.urandom(4).hex() if entry is None else entry["id"]
-        self.again = again
-        self.pid: Optional[int] = None
-        self.leased = False
-        self.container: Optional[Container] = None
-        self.opened = ExitStack()
-
-    def aim(self, spec: AttachmentSpec) -> None:
-        """Find what a declaration means: open a namespace, or make a command ready to run."""
-        if spec.command is not None:
-            self.argv = spec.command
-            self.options = {**declaration.options(spec), **self._streams(spec)}
-        elif spec.pid is not None:
-            self.pid = spec.pid
-            self.netns = self.opened.enter_context(Netns.of_pid(spec.pid))
-        else:
-            path = spec.netns if spec.pin is None else os.path.join(pins.DIRECTORY, spec.pin)
-            self.netns = self.opened.enter_context(Netns.open(path))
-
-    def _streams(self, spec: AttachmentSpec) -> Dict[str, Any]:
-        streams: Dict[str, Any] = {}
-        for name in ("stdin", "stdout", "stderr"):
-            path = getattr(spec, name)
-            if path is None:
-                streams[name] = job.DEVNULL
-            else:
-                with kernel.refused(f"{name} {path}"):
-                    streams[name] = self.opened.enter_context(kernel.Descriptor.open(
-                        path, os.O_RDONLY if name == "stdin" else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)).fileno()
-        return streams
-
-    def entry(self) -> Dict[str, Any]:
-        """For the claim."""
-        pid = self.pid if self.container is None else self.container.pid
-        made = {"id": self.id, "name": self.spec.name, "ifname": self.spec.ifname,
-                "addresses": [str(address) for address in self.spec.addresses], "spec": declaration.as_dict(self.spec),
-                "declared": self.declared, "leased": self.leased, "launched": self.container is not None, "ready": False}
-        return made if pid is None else {**made, "pid": pid, "started": kernel.started(pid)}
-
-    def close(self) -> None:
-        self.opened.close()
 
 
 class Attaching(Base):
@@ -96,27 +42,32 @@ class Attaching(Base):
     def _make(self, jobs: "List[Job]", began: bool, hold: bool = False) -> None:
         """What goes wrong here is undone by the caller."""
         self._check_is_mine()
-        self._begin()
-        for one in sorted(jobs, key=lambda one: one.spec.auto):     # who asks for an address gets it before one is found
-            if not one.again:
-                with self._saying_of(one):
-                    self._resolve(one)
         for one in jobs:
             with self._saying_of(one):
-                if one.netns is not None:
-                    self._is_elsewhere(one)
+                if one.declared is not None and not one.again:
+                    one.aim()
                 if one.argv is not None:
                     self._clone(one)
+        self._begin()
+        for one in sorted(jobs, key=lambda one: one.spec.auto):     # who asks for an address gets it before one is found
+            with self._saying_of(one):
+                if not one.again:
+                    self._resolve(one)
+                if one.netns is not None:
+                    self._is_elsewhere(one)
         self._record(jobs, began)
         if self._ref is None:
             self._ref = self._build()
             self._forward()
         for one in jobs:
+            self._make_requests(one)
+        for one in jobs:
             if one.container is not None:
                 with self._saying_of(one), self._step("namespaces", "write uid_map and gid_map",
                                                       "take the rtnetlink socket from its new netns"):
                     one.container.prepare()
-                one.netns = one.container.netns
+                    if not one.arrived():
+                        self._make_requests(one)
         self._attach(jobs)
         for one in jobs:
             if one.container is not None and not hold:
@@ -136,10 +87,8 @@ class Attaching(Base):
     def _resolve(self, one: "Job") -> None:
         """Everything that was left open: the target, names, addresses. Refuses what another attachment has."""
         spec = one.spec
-        if one.declared is not None:
-            if spec.host_ifname is None:
-                spec = spec._replace(host_ifname=declaration.derived_ifname(self._claim.key, spec.name))
-            one.aim(spec)
+        if spec.host_ifname is None:
+            spec = spec._replace(host_ifname=declaration.derived_ifname(self._claim.key, spec.name))
         if spec.mtu is None:
             spec = spec._replace(mtu=self.spec.mtu)
         one.spec = spec
@@ -151,7 +100,7 @@ class Attaching(Base):
             one.leased = True
             for address in spec.addresses:
                 self._memory.claim(spec.name, address)
-        self._claim.attachments[spec.host_ifname] = one.entry()
+        self._claim.enter(spec.host_ifname, one.entry())
 
     def _is_elsewhere(self, one: "Job") -> None:
         """Raise UsageError for the bridge's own namespace: it would be given a default route, and settings."""
@@ -160,14 +109,16 @@ class Attaching(Base):
 
     def _taken_by_none(self, spec: AttachmentSpec) -> None:
         """Raise UsageError for a name or an address that another attachment has."""
-        entries = {} if self._claim is None else self._claim.attachments
-        if spec.host_ifname == self.bridge or spec.host_ifname in entries:
+        claim = self._claim
+        if spec.host_ifname == self.bridge or claim is not None and spec.host_ifname in claim.attachments:
             raise UsageError(f"host_ifname {spec.host_ifname!r}: it stands for two links")
-        taken = {address: host_ifname for host_ifname, entry in entries.items() for address in entry["addresses"]}
+        if claim is None:
+            return
         for address in spec.addresses:
-            if str(address) in taken:
-                raise UsageError(f"address '{address}': {taken[str(address)]} has it")
-        if any(entry["name"] == spec.name for entry in entries.values()):
+            holder = claim.holder_of(str(address))
+            if holder is not None:
+                raise UsageError(f"address '{address}': {holder} has it")
+        if claim.holder_of_name(spec.name) is not None:
             raise UsageError(f"name {spec.name!r}: it stands for two attachments")
 
     def _clone(self, one: "Job") -> None:
@@ -178,7 +129,6 @@ class Attaching(Base):
             one.container = Container(one.argv, **options)
             if one.container.moves:
                 one.container.prepare()
-        self._claim.attachments[one.spec.host_ifname] = one.entry()
 
     def _record(self, jobs: "List[Job]", began: bool) -> None:
         """On disk, synced, before the kernel is asked for any of it."""
@@ -186,38 +136,42 @@ class Attaching(Base):
         with self._step("claim", f"record {what}, for gc"):
             self._claim.write()
 
+    def _make_requests(self, one: "Job") -> None:
+        with self._saying_of(one):
+            one.make_requests(self.netns, self._claim, self._ref, self._lladdr_of(one.spec), plan.wants_ipv6(self.spec))
+
     def _attach(self, jobs: "List[Job]") -> None:
-        claim, link_local = self._claim, plan.wants_ipv6(self.spec)
         if not jobs:
             return
-        words = []
         for one in jobs:
-            words += [f"create veth pair {one.spec.host_ifname}, {one.spec.ifname}",
-                      f"set {one.spec.host_ifname}'s master to {self.bridge} and enable it",
-                      f"{one.spec.ifname} is born in the container's netns"
-                      + (f" as {one.spec.lladdr}" if one.spec.lladdr else "")]
             self._attachments[one.spec.host_ifname] = Attachment(self, one.spec, one.netns, one.id)
-        with self._step("veth", *words), self.netns.batch() as net:
-            pairs = [plan.make_pair(net, one.spec, claim, self._ref, one.netns, self._lladdr_of(one.spec)) for one in jobs]
-        for one, (host_end, end) in zip(jobs, pairs):
+        with self._step("veth", *(words for one in jobs for words in self._words_of_pair(one))):
+            try:
+                self.netns.perform([request for one in jobs for request in one.pair])
+            finally:
+                for one in jobs:
+                    one.sent()
+        for one in jobs:
             spec = one.spec
-            claim.attachments[spec.host_ifname]["index"] = host_end.index
+            self._claim.attachments[spec.host_ifname]["index"] = one.host_end.index
             with self._saying_of(one), self._step(
                             "container", "enable lo", *(f"assign {address} to {spec.ifname}" for address in spec.addresses),
                             f"enable {spec.ifname}", *(f"default route via {via}" for via in spec.gateways)):
-                if spec.sysctls:                # they hold from the first packet on
-                    with one.netns.batch() as net:
-                        plan.make_end(net, end, link_local)
-                    sysctls.write(one.netns, dict(spec.sysctls))
-                with one.netns.batch() as net:
-                    if not spec.sysctls:
-                        plan.make_end(net, end, link_local)
-                    plan.enable_end(net, end, spec)
+                for number, part in enumerate(one.inside):
+                    if number:                  # they hold from the first packet on
+                        sysctls.write(one.netns, dict(spec.sysctls))
+                    one.netns.perform(part)
                 # Both ends got carrier just now; the bridge gets it from its port. In this order, or the first packet is lost.
-                one.netns.sync_carrier(end)
-                self.netns.sync_carrier(host_end)
+                one.netns.sync_carrier(one.end)
+                self.netns.sync_carrier(one.host_end)
                 if one is jobs[-1]:             # the bridge is the same for all
                     self.netns.sync_carrier(self._ref)
+
+    def _words_of_pair(self, one: "Job") -> Tuple[str, ...]:
+        spec = one.spec
+        return (f"create veth pair {spec.host_ifname}, {spec.ifname}",
+                f"set {spec.host_ifname}'s master to {self.bridge} and enable it",
+                f"{spec.ifname} is born in the container's netns" + (f" as {spec.lladdr}" if spec.lladdr else ""))
 
     def _start(self, one: "Job") -> None:
         with self._step("execve", f"run {os.fsdecode(one.container.args[0])} with capabilities: "

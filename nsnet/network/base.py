@@ -9,8 +9,8 @@ import os
 import socket
 import threading
 import time
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from contextlib import contextmanager, nullcontext
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from nsnet import declaration, forwarding, kernel, ownership, plan, removal, state, sysctls
 from nsnet.attachments import Attachment, Container
@@ -306,13 +306,15 @@ class Base:
                 raise rollback from cause
             raise cause from rollback           # Ctrl-C stays Ctrl-C
 
-    @contextmanager
-    def _step(self, name: str, *what: str) -> Iterator[List[str]]:
+    def _step(self, name: str, *what: str) -> ContextManager[List[str]]:
         """Times a stage. What it yields may be added to, where only the kernel's answer tells what was done."""
-        words = list(what)
+        return nullcontext([]) if self._on_step is None else self._timed_step(name, list(what))
+
+    @contextmanager
+    def _timed_step(self, name: str, words: List[str]) -> Iterator[List[str]]:
         started = time.perf_counter()
         yield words
-        if self._on_step is not None and words:
+        if words:
             self._on_step(Step(name, tuple(words), time.perf_counter() - started))
 
 

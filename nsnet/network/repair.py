@@ -13,7 +13,8 @@ from nsnet.drift import Fault
 from nsnet.errors import AlreadyExists, KernelError, NoSuchObject
 from nsnet.exchange import Request
 from nsnet.netns import Netns
-from nsnet.network.attaching import Attaching, Job
+from nsnet.network.attaching import Attaching
+from nsnet.network.jobs import Job
 from nsnet.ownership import Claim
 from nsnet.removal import Deadline
 
