@@ -11,8 +11,9 @@ import os
 import threading
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
+from nsnet import caller
 from nsnet.errors import KernelError
-from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, proc_pid, refused, step_name
+from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, refused, step_name
 
 
 _MFD_EXEC = 0x10                            # <linux/memfd.h>, Linux 6.3
@@ -164,7 +165,7 @@ class Child:
 
     def number(self) -> int:
         """What /proc here calls it. It is our own child, not waited for yet, so that is nobody else's number."""
-        number = proc_pid(self.pidfd)
+        number = caller.proc_number(self.pidfd, self.pid)
         if number <= 0:
             raise KernelError(errno.ESRCH, "proc", "the child is not in /proc, which is of another pid namespace")
         return number

@@ -14,7 +14,7 @@ import resource
 import signal
 from typing import IO, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from nsnet import idmap, kernel, subids, values
+from nsnet import caller, idmap, kernel, subids, values
 from nsnet.errors import KernelError, UsageError
 from nsnet.netns import Netns
 
@@ -54,10 +54,11 @@ def default_maps() -> Maps:
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         powers = kernel.effective_capabilities()
-        here = [idmap.parse(kernel.read_file(path)) for path in ("/proc/self/uid_map", "/proc/self/gid_map")]
-        if powers & _CAP_SETUID and powers & _CAP_SETGID and all(idmap.outside_of(ids, NOBODY) is not None for ids in here):
+        here = caller.ids()
+        if powers & _CAP_SETUID and powers & _CAP_SETGID and all(
+                idmap.outside_of(ids, NOBODY) is not None for ids in (here.uids, here.gids)):
             uid = gid = NOBODY
-        elif idmap.outside_of(here[0], 0) == 0:
+        elif idmap.outside_of(here.uids, 0) == 0:
             raise UsageError(f"uid_map: expected one, for {NOBODY} cannot be mapped here, and root would be root of the host;"
                              " own_maps() says that it may be")
     return (idmap.Range(0, uid, 1),), (idmap.Range(0, gid, 1),)
@@ -170,7 +171,7 @@ class Job:
             self.by_program = subids.needed(uids, gids, uid=os.geteuid(), gid=os.getegid(), capabilities=powers)
         if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
             setgroups = ((bool(powers & _CAP_SETGID) or (self.by_program and idmap.beyond_own(gids, os.getegid())))
-                         and kernel.read_file("/proc/self/setgroups").strip() != "deny")
+                         and caller.ids().setgroups)
         elif setgroups and self.by_program and not idmap.beyond_own(gids, os.getegid()):
             raise UsageError("setgroups True: expected more than one's own gid in gid_map, newgidmap(1) denies it then")
         deny = not setgroups or joining_user

@@ -475,15 +475,6 @@ def started(pid: int) -> Optional[int]:
     return int(fields[19]) if fields else None
 
 
-@functools.lru_cache(maxsize=None)
-def started_here() -> Optional[int]:
-    """When this process started."""
-    return started(os.getpid())
-
-
-os.register_at_fork(after_in_child=started_here.cache_clear)
-
-
 def runs(pid: int, when: int) -> bool:
     """Whether the process that started then still runs. One that only waits for its parent to collect it does not: where
     init collects nobody, it waits for ever."""
@@ -494,8 +485,10 @@ def runs(pid: int, when: int) -> bool:
 
 def _stat(pid: int) -> List[str]:
     """Of /proc/PID/stat what comes after its name; nothing if there is none."""
+    path = f"/proc/{pid}/stat"
     try:
-        return read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        with refused(f"read {path}"), Descriptor.open(path, os.O_RDONLY) as file:       # in one piece, below a page
+            return os.read(file.fileno(), 1 << 12).decode("utf-8", "surrogateescape").rpartition(")")[2].split()
     except KernelError as error:
         if error.errno in (errno.ENOENT, errno.ESRCH):
             return []

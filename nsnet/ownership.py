@@ -23,7 +23,7 @@ import socket
 import struct
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from nsnet import declaration, kernel, state
+from nsnet import caller, declaration, kernel, state
 from nsnet.errors import KernelError, UsageError
 from nsnet.netns import Netns
 from nsnet.objects import Link
@@ -165,7 +165,7 @@ class Claim:
             "private": netns.private, "boot_id": state.boot_id(), "pid_namespace": state.pid_namespace(),
             "lifetime": lifetime, "state": "building", "adopted": adopted, "group": group, "doomed": random_group(),
             "mark": str(mark if directory is not None else mark._replace(group=group)),
-            "owner": {"pid": own, "started": kernel.started_here()}, "declaration": dict(declaration),
+            "owner": {"pid": own, "started": caller.started()}, "declaration": dict(declaration),
             "attachments": {}, "forwarding": {}}, directory)
 
     @classmethod

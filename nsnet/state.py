@@ -15,7 +15,7 @@ import stat
 import time
 from typing import Optional
 
-from nsnet import idmap, kernel
+from nsnet import caller, idmap, kernel
 from nsnet.errors import KernelError, UsageError
 
 FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"         # PROC_PID_INIT_INO, <linux/proc_ns.h>
@@ -32,8 +32,7 @@ def directory() -> str:
     candidates = ["/run/nsnet"] if os.geteuid() == 0 else []
     if os.environ.get("XDG_RUNTIME_DIR"):
         candidates.append(os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsnet"))
-    maps = idmap.parse(kernel.read_file("/proc/self/uid_map"))     # so that root of a user namespace and its owner agree
-    outside = idmap.outside_of(maps, os.geteuid())
+    outside = idmap.outside_of(caller.ids().uids, os.geteuid())     # so that root of a user namespace and its owner agree
     candidates.append(f"/tmp/nsnet-{os.geteuid() if outside is None else outside}")
     problem: Optional[Exception] = None
     for path in candidates:
@@ -73,6 +72,7 @@ def boot_id() -> str:
     return kernel.read_file("/proc/sys/kernel/random/boot_id").strip()
 
 
+@functools.lru_cache(maxsize=None)
 def machine_id() -> str:
     """The same on every boot (machine-id(5)), "" where there is none."""
     try:

@@ -19,6 +19,7 @@ RANKS = [
     {"values"},
     {"rtnl"},
     {"exchange", "idmap", "kernel", "ranges"},
+    {"caller"},
     {"clone", "documents", "kinds", "names", "pins", "state"},
     {"requests", "objects", "explainer", "pcap"},
     {"monitor"},
