@@ -67,6 +67,7 @@ enum nsnet_talk_status {
 int nsnet_nl_open(int protocol);
 int nsnet_nl_prepare(int fd, uint32_t *port);
 int nsnet_nl_talk(int fd, struct nsnet_talk *talk);
+int nsnet_nl_talks(const int *fds, struct nsnet_talk *talks, size_t count, size_t *done);
 int nsnet_nl_drain(int fd);
 int nsnet_nl_carrier(int fd, const char *ifname);
 int nsnet_nl_index(const char *data, size_t len, size_t start, uint32_t *places, size_t count);

@@ -210,6 +210,24 @@ int nsnet_nl_talk(int fd, struct nsnet_talk *talk)
 	return NSNET_TALK_DONE;
 }
 
+/* Several talks, each on a socket of its own, one after the other. They share the room of the first: what the next one gets
+ * follows what the last one got. *done counts those that are over; the one that returned anything else is under way. */
+int nsnet_nl_talks(const int *fds, struct nsnet_talk *talks, size_t count, size_t *done)
+{
+	while (*done < count) {
+		struct nsnet_talk *talk = &talks[*done];
+		int result = nsnet_nl_talk(fds[*done], talk);
+
+		if (result != NSNET_TALK_DONE)
+			return result;
+		if (++*done < count) {
+			talks[*done].reply = talk->reply + talk->reply_len;
+			talks[*done].reply_size = talk->reply_size - talk->reply_len;
+		}
+	}
+	return NSNET_TALK_DONE;
+}
+
 /* Throw away what an interrupted talk left: its answers, and the rest of a dump, which would make the next one EBUSY. */
 int nsnet_nl_drain(int fd)
 {

@@ -262,31 +262,36 @@ class RtnlSocket:
 
     def _talk(self, exchange_from: Callable, deadline: int):
         fd = self.fileno()
-        if self._interrupted:
-            self._drain()
-        exchange = exchange_from(self._next_seq)
-        self._next_seq = (exchange.last_seq + 1) & 0xFFFFFFFF
-        request = exchange.data
         talk = ffi.new("struct nsnet_talk *")
-        request_memory = ffi.from_buffer("uint8_t[]", request)
-        talk.request, talk.request_len = request_memory, len(request)
-        talk.port, talk.first_seq, talk.last_seq = self.port, exchange.first_seq, exchange.last_seq
-        talk.deadline = deadline
+        exchange, memory = self._begin(talk, exchange_from, deadline)
         buffer = _new_uncleared("uint8_t[]", REPLY_BYTES)
         talk.reply, talk.reply_size = buffer, REPLY_BYTES
-        self._interrupted = True
         while True:
             result = lib.nsnet_nl_talk(fd, talk)
             if result == -errno.EINTR:
                 continue                    # Python has run its signal handlers by now
             if result < 0:
-                if talk.sent and -result in (errno.ENOBUFS, errno.ETIMEDOUT):
-                    raise OutcomeUnknown(-result, "netlink", "the outcome is unknown")
-                raise KernelError(-result, "netlink", "the outcome is unknown" if talk.sent else None)
+                raise _broken(talk, -result)
             exchange.feed(bytes(ffi.buffer(buffer, talk.reply_len)))
             talk.reply_len = 0
             if result == lib.NSNET_TALK_DONE:
                 break
+        return self._end(exchange)
+
+    def _begin(self, talk, exchange_from: Callable, deadline: int) -> Tuple[Any, Any]:
+        """Say to C what is to be sent. The exchange, and the memory of what it sends, to be kept until then."""
+        if self._interrupted:
+            self._drain()
+        exchange = exchange_from(self._next_seq)
+        self._next_seq = (exchange.last_seq + 1) & 0xFFFFFFFF
+        memory = ffi.from_buffer("uint8_t[]", exchange.data)
+        talk.request, talk.request_len = memory, len(exchange.data)
+        talk.port, talk.first_seq, talk.last_seq = self.port, exchange.first_seq, exchange.last_seq
+        talk.deadline = deadline
+        self._interrupted = True
+        return exchange, memory
+
+    def _end(self, exchange):
         self._interrupted = False
         if not exchange.done:
             raise NsnetError("netlink: the last answer of the batch did not parse as one")
@@ -363,6 +368,64 @@ class RtnlSocket:
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE, number) as view:  # told, it asks nothing
                 self._identity = netns_identity(view)
         return self._identity
+
+
+def talk_all(talks: Sequence[Tuple[RtnlSocket, Callable]], timeout: float = DEFAULT_TIMEOUT) -> List:
+    """RtnlSocket.talk() on several sockets, one after the other, in one call to C; the exchanges in the order given.
+
+    Raises what talk() raises; what stands behind the one that failed was not sent then.
+    """
+    deadline = time.monotonic_ns() + int(seconds(timeout) * 1e9)
+    sockets = [one for one, _ in talks]
+    for one in sockets:
+        one._check_turn()
+    try:
+        try:
+            for one in sorted(sockets, key=id):         # as everybody does it, so that nobody waits for each other
+                if not one._turn.acquire(False):
+                    one._wait_for_turn(deadline)
+            return _talk_all(talks, deadline)
+        finally:
+            _release_all(sockets)
+    finally:                                # as in talk()
+        _release_all(sockets)
+
+
+def _release_all(sockets: Sequence[RtnlSocket]) -> None:
+    for one in sockets:
+        if one._turn._is_owned():           # type: ignore[attr-defined]
+            _release(one._turn)
+
+
+def _talk_all(talks: Sequence[Tuple[RtnlSocket, Callable]], deadline: int) -> List:
+    fds = ffi.new("int[]", [one.fileno() for one, _ in talks])
+    table = ffi.new("struct nsnet_talk[]", len(talks))
+    begun = [one._begin(talk, exchange_from, deadline) for talk, (one, exchange_from) in zip(table, talks)]
+    buffer = _new_uncleared("uint8_t[]", REPLY_BYTES)
+    table[0].reply, table[0].reply_size = buffer, REPLY_BYTES
+    done, ended = ffi.new("size_t *"), 0
+    while ended < len(talks):
+        result = lib.nsnet_nl_talks(fds, table, len(talks), done)
+        if result == -errno.EINTR:
+            continue
+        for position in range(ended, min(done[0] + 1, len(talks))):
+            talk, exchange = table[position], begun[position][0]
+            exchange.feed(bytes(ffi.buffer(talk.reply, talk.reply_len)))
+            if position < done[0]:
+                talks[position][0]._end(exchange)
+        ended = done[0]
+        if result < 0:
+            raise _broken(table[ended], -result)
+        if result == lib.NSNET_TALK_MORE_ROOM:
+            table[ended].reply, table[ended].reply_size, table[ended].reply_len = buffer, REPLY_BYTES, 0
+    return [exchange for exchange, _ in begun]
+
+
+def _broken(talk, error: int) -> KernelError:
+    """Why C gave up a talk."""
+    if talk.sent and error in (errno.ENOBUFS, errno.ETIMEDOUT):
+        return OutcomeUnknown(error, "netlink", "the outcome is unknown")
+    return KernelError(error, "netlink", "the outcome is unknown" if talk.sent else None)
 
 
 def _name_bytes(link: Any) -> bytes:

@@ -28,6 +28,7 @@ from nsnet.verbs import LinkLike, LinkRef, Verbs, words
 
 CHUNK_BYTES = 1 << 16               # one send; far below net.core.wmem_default
 CHUNK_REQUESTS = 200                # so that 200 errors fit the receive buffer
+CHUNK_NETNS = 64                    # that are talked to in one call, in which no signal handler runs: some 20 ms
 
 
 class Batch(Verbs):
@@ -332,11 +333,7 @@ class Netns(Verbs, Reading):
             _let_go([request])
 
     def _talk(self, chunk: Sequence[Request], timeout: float) -> Exchange:
-        level = kernel.tracing()
-        if not level:
-            return self.socket_of_rtnl.talk(lambda first_seq: Exchange(chunk, first_seq), timeout)
-        return self.socket_of_rtnl.talk(
-            lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace, hex=level > 1), timeout)
+        return self.socket_of_rtnl.talk(_exchange_of(chunk), timeout)
 
     # --- without netlink ---
 
@@ -453,6 +450,29 @@ class Netns(Verbs, Reading):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def perform_all(batches: Sequence[Tuple[Netns, Sequence[Request]]]) -> List[List[Outcome]]:
+    """Send a batch to each of several namespaces; what became of each request, errors among it, in the order given.
+
+    Raises what Netns.perform() raises, but for the errors of requests.
+    """
+    found: List[List[Outcome]] = [[] for _ in batches]
+    talks = [(place, netns, chunk) for place, (netns, batch) in enumerate(batches) for chunk in _chunks(batch)]
+    for start in range(0, len(talks), CHUNK_NETNS):
+        part = talks[start:start + CHUNK_NETNS]
+        exchanges = kernel.talk_all([(netns.socket_of_rtnl, _exchange_of(chunk)) for _, netns, chunk in part])
+        for (place, _, _), exchange in zip(part, exchanges):
+            found[place] += exchange.outcomes
+    return found
+
+
+def _exchange_of(chunk: Sequence[Request]) -> Callable[[int], Exchange]:
+    """What makes the exchange of a chunk, when the number of its first request is known."""
+    level = kernel.tracing()
+    if not level:
+        return lambda first_seq: Exchange(chunk, first_seq)
+    return lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace, hex=level > 1)
 
 
 def _a_netns(value: Any) -> "Netns":

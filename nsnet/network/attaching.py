@@ -13,6 +13,8 @@ from nsnet import declaration, plan, removal, sysctls
 from nsnet.attachments import Attachment, Container
 from nsnet.declaration import AttachmentSpec
 from nsnet.errors import NotPermitted, NsnetError, UsageError
+from nsnet.exchange import raise_errors
+from nsnet.netns import perform_all
 from nsnet.network.base import Base
 from nsnet.network.jobs import Job
 from nsnet.removal import Deadline
@@ -152,26 +154,40 @@ class Attaching(Base):
                 for one in jobs:
                     one.sent()
         for one in jobs:
-            spec = one.spec
-            self._claim.attachments[spec.host_ifname]["index"] = one.host_end.index
-            with self._saying_of(one), self._step(
-                            "container", "enable lo", *(f"assign {address} to {spec.ifname}" for address in spec.addresses),
-                            f"enable {spec.ifname}", *(f"default route via {via}" for via in spec.gateways)):
-                for number, part in enumerate(one.inside):
-                    if number:                  # they hold from the first packet on
-                        sysctls.write(one.netns, dict(spec.sysctls))
-                    one.netns.perform(part)
+            self._claim.attachments[one.spec.host_ifname]["index"] = one.host_end.index
+        with self._step("container", *(words for one in jobs for words in self._words_of_end(one))):
+            with_sysctls = [one for one in jobs if one.spec.sysctls]
+            self._configure(with_sysctls, 0)
+            for one in with_sysctls:            # they hold from the first packet on
+                with self._saying_of(one):
+                    sysctls.write(one.netns, dict(one.spec.sysctls))
+            self._configure(jobs, -1)
+            for one in jobs:
                 # Both ends got carrier just now; the bridge gets it from its port. In this order, or the first packet is lost.
                 one.netns.sync_carrier(one.end)
                 self.netns.sync_carrier(one.host_end)
-                if one is jobs[-1]:             # the bridge is the same for all
-                    self.netns.sync_carrier(self._ref)
+            self.netns.sync_carrier(self._ref)
+
+    def _configure(self, jobs: "List[Job]", part: int) -> None:
+        """Send to each one's namespace that part of its requests."""
+        for one, outcomes in zip(jobs, perform_all([(one.netns, one.inside[part]) for one in jobs])):
+            with self._saying_of(one):
+                raise_errors(outcomes)
 
     def _words_of_pair(self, one: "Job") -> Tuple[str, ...]:
+        if self._on_step is None:
+            return ()
         spec = one.spec
         return (f"create veth pair {spec.host_ifname}, {spec.ifname}",
                 f"set {spec.host_ifname}'s master to {self.bridge} and enable it",
                 f"{spec.ifname} is born in the container's netns" + (f" as {spec.lladdr}" if spec.lladdr else ""))
+
+    def _words_of_end(self, one: "Job") -> Tuple[str, ...]:
+        if self._on_step is None:
+            return ()
+        spec = one.spec
+        return ("enable lo", *(f"assign {address} to {spec.ifname}" for address in spec.addresses),
+                f"enable {spec.ifname}", *(f"default route via {via}" for via in spec.gateways))
 
     def _start(self, one: "Job") -> None:
         with self._step("execve", f"run {os.fsdecode(one.container.args[0])} with capabilities: "
