@@ -62,7 +62,8 @@ def several(netns: Netns, claim: Claim, which: Sequence[Union[int, str]], deadli
     if len(which) == 1:
         return [link(netns, claim, which[0], deadline)]
     members, whole = _members(netns, claim)
-    ours = [found for found in members if claim.is_ours(found) and (found.index in which or found.ifname in which)]
+    wanted = set(which)
+    ours = [found for found in members if (found.index in wanted or found.ifname in wanted) and claim.is_ours(found)]
     _delete_at_once(netns, claim, ours, members, whole, deadline)
     there = {found.index for found in ours} | {found.ifname for found in ours}
     return [one in there for one in which]

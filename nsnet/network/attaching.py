@@ -200,7 +200,7 @@ class Attaching(Base):
             self._claim.attachments[one.spec.host_ifname]["ready"] = True
             if one.container is not None:
                 one.container.attachment = self._attachments[one.spec.host_ifname]
-                self._containers.append(one.container)
+                self._containers[one.spec.host_ifname] = one.container
         if self._is_shared:
             self._claim.state = "up"
             self._claim.write()
@@ -213,32 +213,30 @@ class Attaching(Base):
         found = []
         for one in items:
             if isinstance(one, str):
-                found += [host_ifname for host_ifname, entry in entries.items() if one in (entry["name"], host_ifname)]
+                found += [name for name in (one, self._claim and self._claim.holder_of_name(one)) if name in entries]
             elif entries.get(one.host_ifname, {}).get("id") == one.id:
                 found.append(one.host_ifname)
             else:                               # somebody else was quicker
-                self._attachments = {name: kept for name, kept in self._attachments.items() if kept is not one}
-                self._containers = [kept for kept in self._containers if kept.attachment is not one]
+                if self._attachments.get(one.host_ifname) is one:
+                    del self._attachments[one.host_ifname]
+                    self._containers.pop(one.host_ifname, None)
         return list(dict.fromkeys(found))
 
     def _detach_now(self, names: Sequence[str], deadline: Deadline, repairing: bool = False) -> None:
         claim = self._claim
         if not names:
             return
-        for name in names:
-            container = next((one for one in self._containers if one.attachment.host_ifname == name), None)
-            process = claim.process_of(name)
-            if container is not None:
-                with self._step("process", f"end process {container.pid}"):
-                    self._end(container, deadline)
-            elif process is not None and claim.attachments[name].get("launched"):
-                with self._step("process", f"end process {process.pid}"):
-                    removal.process(process, deadline)
-        with self._step("veth") as what:
-            there = removal.several(self.netns, claim, [claim.attachments[name].get("index") or name for name in names],
-                                    deadline)
-            what += [f"delete {name}" if deleted else f"{name} is gone already" for name, deleted in zip(names, there)]
-        self._drop(names)
+        with self._ended([self._containers[name] for name in names if name in self._containers], deadline):
+            for name in names:
+                process = claim.process_of(name)
+                if name not in self._containers and process is not None and claim.attachments[name].get("launched"):
+                    with self._step("process", f"end process {process.pid}"):
+                        removal.process(process, deadline)
+            with self._step("veth") as what:
+                there = removal.several(self.netns, claim,
+                                        [claim.attachments[name].get("index") or name for name in names], deadline)
+                what += [f"delete {name}" if deleted else f"{name} is gone already" for name, deleted in zip(names, there)]
+            self._drop(names)
         if self.spec.lifetime == "attachments" and not claim.attachments and not repairing:
             self._down(deadline.left)
 
@@ -248,8 +246,7 @@ class Attaching(Base):
         removal.drop(self._claim, names, self._leases())
         for name in names:
             self._attachments.pop(name, None)
-        self._containers = [one for one in self._containers
-                            if one.attachment is None or one.attachment.host_ifname in self._attachments]
+            self._containers.pop(name, None)
         self._claim.write()
 
     def _sweep(self) -> None:
@@ -273,7 +270,9 @@ class Attaching(Base):
         if self._claim is None:
             self._forget()                      # it may have got the lock, and no further
             return
-        self._containers = [kept for kept in self._containers if all(kept is not one.container for one in jobs)]
+        for one in jobs:
+            if one.container is not None and self._containers.get(one.spec.host_ifname) is one.container:
+                del self._containers[one.spec.host_ifname]
         if began:
             self._down()
             return

@@ -55,7 +55,7 @@ class Base:
         self._claim: Optional[Claim] = None
         self._ref: Optional[LinkRef] = None
         self._attachments: Dict[str, Attachment] = {}
-        self._containers: List[Container] = []
+        self._containers: Dict[str, Container] = {}     # by the host's end, too
         self._memory: Optional[MemoryLeases] = None
         self._reaper = Reaper(self._sweep)
         self.created = False                        # whether it was down before the call that brought it up last
@@ -79,7 +79,7 @@ class Base:
         """Of the threads of this process. One that a fork left behind may have held it, in the middle of a session."""
         if self._turn_of != os.getpid():
             self._turn, self._turn_of, self._reaper = threading.RLock(), os.getpid(), Reaper(self._sweep)
-            self._attachments, self._containers = {}, []    # they are the parent's
+            self._attachments, self._containers = {}, {}    # they are the parent's
             if self._is_shared and self._held is not None:
                 self._held.close()                  # the parent's lock stays: it has it open too
                 self._held = self._claim = self._ref = None
@@ -259,17 +259,16 @@ class Base:
         claim, deadline = self._claim, Deadline(timeout)
         if claim is not None and not self._is_mine:
             return
-        for container in self._containers:
-            self._end(container, deadline)
-        if claim is None:                   # another process has taken it down
-            self._forget()
-            return
-        removed: List[str] = []
-        with self._step("bridge") as what:
-            removal.everything(self.netns, claim, removed, self._leases(), deadline)
-            for name in removed:
-                what += [f"disable {name}", f"delete {name}"] if name == self.bridge else [f"delete {name}"]
-            self._forget()
+        with self._ended(list(self._containers.values()), deadline):
+            if claim is None:                   # another process has taken it down
+                self._forget()
+                return
+            removed: List[str] = []
+            with self._step("bridge") as what:
+                removal.everything(self.netns, claim, removed, self._leases(), deadline)
+                for name in removed:
+                    what += [f"disable {name}", f"delete {name}"] if name == self.bridge else [f"delete {name}"]
+                self._forget()
         if self._given_netns is None:
             self.netns.close()
 
@@ -288,13 +287,23 @@ class Base:
                 finally:
                     held.close()
 
-    @staticmethod
-    def _end(container: Container, deadline: Deadline) -> None:
-        """Kill and collect one, but wait no longer than that for it."""
-        container.kill()
-        if container.returncode is None and container.pidfd >= 0 and not kernel.has_ended(container.pidfd, deadline.left):
-            raise StillPending([f"process {container.pid}"], deadline.timeout)
-        container._abandon()
+    @contextmanager
+    def _ended(self, containers: List[Container], deadline: Deadline) -> Iterator[None]:
+        """Kill them, and wait no longer than that for it; inside, they have ended. They are let go of afterwards: a
+        namespace that nobody holds is taken apart by the kernel, and whoever deletes links would wait for it.
+        """
+        for container in containers:
+            container.kill()
+        for container in containers:
+            with self._step("process", f"end process {container.pid}"):
+                if container.returncode is None and container.pidfd >= 0 and not kernel.has_ended(container.pidfd,
+                                                                                                  deadline.left):
+                    raise StillPending([f"process {container.pid}"], deadline.timeout)
+        try:
+            yield
+        finally:
+            for container in containers:
+                container._abandon()
 
     def _undo(self, cause: BaseException, undo: Callable, *arguments: Any) -> None:
         names = self._claim.names if self._claim is not None else []

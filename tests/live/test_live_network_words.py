@@ -160,7 +160,7 @@ def test_a_namespace_that_is_known_to_be_gone(host, state, monkeypatch):
         nsnet.collect(host, gone=["nosuchkey"])
     found = nsnet.collect(host, gone=[path.stem])
     assert found.removed == [f"process {pid}"] and claims(state) == [] and is_gone(pid)
-    for container in network._containers:                   # it is our child
+    for container in network._containers.values():          # it is our child
         container.wait(PATIENCE)
         container.close()
 

@@ -101,7 +101,7 @@ class Built:
         has_ended(self.pidfd)
         os.close(self.pidfd)
         if self.network is not None:
-            for container in self.network._containers:
+            for container in self.network._containers.values():
                 container._abandon()
 
 
