@@ -11,7 +11,6 @@ it does, for then each bridge forwards, to wherever the host has a route.
 
 import errno
 import hashlib
-import os
 import threading
 from collections import Counter, deque
 from contextlib import ExitStack, contextmanager, suppress
@@ -103,7 +102,6 @@ class ShardedNetwork:
         self._capacity = [_capacity(part, one["ranges"], one["exclude"]) for part, one in zip(own, given)]
         self.shards = tuple(Network(name, netns=netns, attachments=declared, **one, **options)
                             for name, declared, one in zip(self._bridges, self._declared(attachments), given))
-        self._home = os.getpid()                    # a fork that leaves a `with` block takes nothing away
 
     def __repr__(self) -> str:
         return f"<ShardedNetwork {self.bridge} of {len(self.shards)} {'up' if self.is_up else 'down'}>"
@@ -158,8 +156,6 @@ class ShardedNetwork:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if os.getpid() != self._home:
-            return
         self._each(self.shards, lambda shard: shard.__exit__(None, None, None), removal.TIMEOUT)
 
     # --- attaching ---
