@@ -116,6 +116,7 @@ struct nsnet_spawn {
 	int socket_family;		/* a socket to be opened in there and passed up; -1: none */
 	int socket_type;
 	int socket_protocol;
+	size_t more_netns;		/* that many, one after the other, each with a socket and a report of its own */
 	int loopback;			/* set lo up; needs the socket */
 	struct nsnet_sysctl *sysctls;	/* read or written there; the results come behind the report that it is ready */
 	size_t n_sysctls;
@@ -210,7 +211,34 @@ struct nsnet_visit {
 	int step;
 };
 
+enum nsnet_limit {
+	NSNET_MOST_THREADS = 16
+};
+
+/* Visits to as many new network namespaces, one after another, by threads or by one child, while the caller does something
+ * else. Each is known by its socket alone, which keeps it. One thread takes the sockets; whoever drops this, closes those that
+ * were not taken. */
+struct nsnet_visits {
+	struct nsnet_visit visit;	/* with netns_fd -1 and no sysctls */
+	size_t count;
+	int *sockets;			/* what the threads have made, -1 elsewhere; NULL before and after, and with a child */
+	size_t n_threads;		/* wanted; then, how many there are; 0 of a child */
+	uintptr_t threads[NSNET_MOST_THREADS];
+	size_t begun;			/* how many the threads have set about */
+	uint32_t done;			/* and come to an end with: what is waited for */
+	size_t taken;
+	int stop;
+	int failed;			/* by which of them it is that there is an error */
+	int error;			/* -errno */
+	int step;			/* where it failed */
+	struct nsnet_spawn child;
+	int owner;			/* the pid of the process whose threads they are; 0: not begun */
+};
+
 int nsnet_visit(struct nsnet_visit *visit);
+int nsnet_visits_begin(struct nsnet_visits *visits);
+int nsnet_visits_take(struct nsnet_visits *visits);
+void nsnet_visits_drop(struct nsnet_visits *visits);
 void nsnet_sysctls(struct nsnet_sysctl *rows, size_t count);
 
 /* mounts.c ------------------------------------------------------------------------------------------------------- */

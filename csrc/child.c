@@ -15,9 +15,9 @@
  * it who may not look into the parent.
  *
  * It talks to its parent over one SOCK_SEQPACKET channel: a struct nsnet_report a message, with at most one descriptor, and a
- * result for each sysctl behind the one that says it is ready. The child makes both ends and hands one up, hence its own end
- * is in no other process: end of file means that it has exec'd or ended, whoever forks whatever meanwhile. It knows nothing
- * of networks, and it leaves words to Python.
+ * result for each sysctl, or a report for each further network namespace, behind the one that says it is ready. The child
+ * makes both ends and hands one up, hence its own end is in no other process: end of file means that it has exec'd or ended,
+ * whoever forks whatever meanwhile. It knows nothing of networks, and it leaves words to Python.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -556,6 +556,26 @@ NSNET_BARE static void do_sysctls(const struct nsnet_spawn *job, int channel)
 	}
 }
 
+/* --- further network namespaces ------------------------------------------------------------------------------------ */
+
+/* Each lives on in the socket that is handed up. */
+NSNET_BARE static void make_more(const struct nsnet_spawn *job, int channel)
+{
+	for (size_t i = 0; i < job->more_netns; i++) {
+		long err = raw_syscall1(SYS_unshare, CLONE_NEWNET), socket;
+
+		if (err < 0)
+			give_up(channel, NSNET_STEP_UNSHARE, err);
+		socket = raw_syscall3(SYS_socket, job->socket_family, job->socket_type | SOCK_CLOEXEC, job->socket_protocol);
+		if (socket < 0)
+			give_up(channel, NSNET_STEP_SOCKET, socket);
+		err = report(channel, NSNET_STEP_READY, 0, (int)socket);
+		if (err < 0)
+			give_up(channel, NSNET_STEP_HANDOVER, err);
+		raw_syscall1(SYS_close, socket);
+	}
+}
+
 /* --- what the command gets ---------------------------------------------------------------------------------------- */
 
 NSNET_BARE static long set_mounts(const struct nsnet_spawn *job, int *step)
@@ -722,6 +742,7 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 	if (socket >= 0)
 		raw_syscall1(SYS_close, socket);
 	do_sysctls(job, channel);
+	make_more(job, channel);
 
 	wait_for_go(job, channel);
 

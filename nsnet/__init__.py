@@ -28,6 +28,7 @@ if TYPE_CHECKING:                       # for those who read this without runnin
     from nsnet.monitor import Event, Monitor
     from nsnet.netns import Batch, Netns
     from nsnet.network import Network, Step
+    from nsnet.network.sharded import ShardedNetwork
     from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
                                TrafficClass, Vlan)
     from nsnet.process import DEVNULL, PIPE, STDOUT, Process, namespaces, own_maps, spawn
@@ -47,6 +48,7 @@ _HOME = {
     "monitor": "Event Monitor",
     "netns": "Batch Netns",
     "network": "Network Step",
+    "network.sharded": "ShardedNetwork",
     "objects": "Address Filter Hop Link Neighbour Nexthop NsId Port Qdisc Route Rule TrafficClass Vlan",
     "process": "DEVNULL PIPE Process STDOUT namespaces own_maps spawn",
     "subids": "rootless_maps",
@@ -59,7 +61,7 @@ __all__ = [
     "KernelError", "LeaseTaken", "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns",
     "Network", "Nexthop", "NoFreeAddress", "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError",
     "Outcome", "OutcomeUnknown", "PIPE", "Port", "Process", "ProtocolError", "Qdisc", "Request", "RollbackError",
-    "Route", "Rule", "STDOUT", "Step", "StillPending", "TrafficClass", "UsageError", "Vlan", "collect", "explain",
+    "Route", "Rule", "STDOUT", "ShardedNetwork", "Step", "StillPending", "TrafficClass", "UsageError", "Vlan", "collect", "explain",
     "namespaces", "own_maps", "rootless_maps", "spawn",
 ]
 

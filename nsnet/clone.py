@@ -20,6 +20,7 @@ _MFD_EXEC = 0x10                            # <linux/memfd.h>, Linux 6.3
 _F_ADD_SEALS, _ALL_SEALS = 1033, 0xF        # <linux/fcntl.h>: against sealing, shrinking, growing and writing
 
 SYSCTL_BYTES = 1 << 14                      # of one that is read; the kernel makes room for as much before it looks
+MOST_THREADS = lib.NSNET_MOST_THREADS
 VISIT_BYTES = 1 << 16                       # of what a visit is told: one message to a child, far below wmem_default
 
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
@@ -243,6 +244,48 @@ def visit(family: int, type: int, protocol: int, *, netns_fd: int = -1, userns_f
     if made.fileno() < 0:
         raise KernelError(-made.detach(), step_name(job.step))
     return made
+
+
+class Visits:
+    """Sockets in as many new network namespaces, made one after another in the background: by threads, or by one child.
+
+    `count`: 1 or more. `threads`: at most MOST_THREADS. `userns_fd`, `maps`: as above; then it is a child that makes them, all
+    owned by the one user namespace. What take() has not given is closed with close(), or when the last reference goes.
+    For one thread, which may do something else meanwhile: what is made is in the struct, where no exception can lose it.
+    """
+
+    def __init__(self, count: int, family: int, type: int, protocol: int, *, threads: int, userns_fd: int = -1,
+                 maps: Optional[Tuple[str, str]] = None):
+        keep = [ffi.new("char[]", text.encode()) for text in maps] if maps else [ffi.NULL, ffi.NULL]
+        self._job = ffi.gc(ffi.new("struct nsnet_visits *", {
+            "visit": {"image_fd": image.fileno(), "userns_fd": userns_fd, "netns_fd": -1, "new_userns": 1 if maps else 0,
+                      "uid_map": keep[0], "gid_map": keep[1], "family": family, "type": type, "protocol": protocol},
+            "count": count, "n_threads": min(threads, count)}), lib.nsnet_visits_drop)
+        self.by_child = userns_fd >= 0 or maps is not None
+        error = lib.nsnet_visits_begin(self._job)
+        if error < 0:
+            self.close()
+            raise KernelError(-error, step_name(self._job.step))
+
+    def take(self) -> Descriptor:
+        """The next one, when it is there. Raises KernelError, for one that could not be made and for one more than there are."""
+        while True:
+            made = Descriptor.of(lib.nsnet_visits_take, self._job)
+            if made.fileno() >= 0:
+                return made
+            error = -made.detach()
+            if error != errno.EINTR:            # else handlers have run by now
+                raise KernelError(error, step_name(self._job.step))
+
+    def close(self) -> None:
+        """Make no more of them, and close those that were not taken. May be called twice."""
+        lib.nsnet_visits_drop(self._job)
+
+    def __enter__(self) -> "Visits":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 
 Row = Tuple[str, Optional[str]]

@@ -234,9 +234,10 @@ def preview(netns: Netns, spec: NetworkSpec, claim: Claim, faults: Sequence[Faul
             one = fault.spec
             if one.host_ifname is None:
                 one = one._replace(host_ifname=declaration.derived_ifname(claim.key, one.name))
-            _, end = plan.make_pair(net, one, claim, bridge, netns, lladdr_of(one))
+            host_end, end = plan.make_pair(net, one, claim, bridge, netns, lladdr_of(one))
             plan.make_end(net, end, link_local)
             plan.enable_end(net, end, one)
+            plan.enable_port(net, host_end)
         elif fault.kind == "detach":
             link = find(netns, claim, fault.entry)
             if link is not None:

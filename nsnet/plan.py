@@ -89,12 +89,21 @@ def make_bridge(net: Verbs, spec: NetworkSpec, claim: Claim, lladdr: str) -> Lin
 
 def make_pair(net: Verbs, spec: AttachmentSpec, claim: Claim, bridge: LinkRef, netns: Any,
               lladdr: Optional[str]) -> Tuple[LinkRef, LinkRef]:
-    """The veth pair: the host's end is a port of the bridge and up, the other is born in `netns`."""
+    """The veth pair: the host's end is a port of the bridge, the other is born in `netns`.
+
+    A port needs no address of its own, IPv6 would give it one, and the kernel a route to it.
+    """
     host_end, end = net.add_veth(spec.host_ifname, peer=spec.ifname, peer_netns=netns, peer_lladdr=lladdr, mtu=spec.mtu,
-                                 group=claim.group, master=bridge, up=True, queues=1,
+                                 group=claim.group, master=bridge, queues=1,
                                  lladdr=_lladdr_of_port(spec.host_ifname) if claim.adopted else None)
-    net.set_link(host_end, ifalias=claim.mark_of(spec.host_ifname))
+    net.set_link(host_end, ifalias=claim.mark_of(spec.host_ifname), link_local=False)
     return host_end, end
+
+
+def enable_port(net: Verbs, host_end: LinkRef) -> None:
+    """Last, when the other end is up: then the bridge changes the state of its port once, and not for a carrier again,
+    and each time it looks at all of its ports."""
+    net.set_link(host_end, up=True)
 
 
 def _lladdr_of_port(host_ifname: str) -> str:

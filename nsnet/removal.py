@@ -193,10 +193,11 @@ def process(which: Process, deadline: Deadline) -> bool:
 
 def drop(claim: Claim, names: Iterable[str], book: Optional[Any]) -> None:
     """Of attachments that are gone: their addresses are free, and the claim, which is not written here, has them no more."""
+    names = list(names)
+    leased = [claim.attachments[name]["name"] for name in names if claim.attachments.get(name, {}).get("leased")]
+    if leased and book is not None:
+        book.release_many(leased)
     for name in names:
-        entry = claim.attachments.get(name)
-        if entry is not None and entry.get("leased") and book is not None:
-            book.release(entry["name"])
         claim.erase(name)                       # last: if its lease stays, so does what names it
 
 

@@ -5,8 +5,8 @@ Knows pools, owners and the order of candidates. Does not know where anything is
 
 from abc import ABC, abstractmethod
 from itertools import chain
-from typing import (Callable, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set,
-                    Tuple, Union)
+from typing import (Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence,
+                    Set, Tuple, Union)
 
 from nsnet import ranges
 from nsnet.errors import LeaseTaken, NoFreeAddress, UsageError
@@ -22,6 +22,13 @@ def owner_key(value: str, what: str = "owner") -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 128 or not value.isprintable():
         raise UsageError(f"{what} {value!r}: expected 1 to 128 printable characters")
     return value
+
+
+def owner_keys(values: Sequence[str]) -> List[str]:
+    """Of several. Raises UsageError."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise UsageError(f"owners {values!r}: expected a list of them")
+    return [owner_key(value) for value in values]
 
 
 class Lease(NamedTuple):
@@ -57,14 +64,18 @@ class Store(ABC):
         """The lease of that address."""
 
     @abstractmethod
-    def had_by(self, owner: str) -> List[bytes]:
-        """What that owner has or is remembered to have had, the last released first."""
+    def had_by(self, owners: Iterable[str]) -> Dict[str, List[bytes]]:
+        """What each of these owners has or is remembered to have had, the last released first."""
 
-    def held_by(self, owner: str, had: Optional[Iterable[bytes]] = None) -> List[Record]:
-        """The leases of that owner, in the order in which they were taken. `had`: of had_by(), where that is known."""
-        records = map(self.at, map(ranges.alone, dict.fromkeys(self.had_by(owner) if had is None else had)))
+    def held_by(self, owner: str, had: Iterable[bytes]) -> List[Record]:
+        """The leases of that owner, in the order in which they were taken. `had`: what had_by() says of it."""
+        records = map(self.at, map(ranges.alone, dict.fromkeys(had)))
         return sorted((record for record in records if record is not None and record.owner == owner),
                       key=lambda record: record.number)
+
+    def held_by_all(self, owners: Iterable[str]) -> Dict[str, List[Record]]:
+        """Likewise, of each of these."""
+        return {owner: self.held_by(owner, had) for owner, had in self.had_by(owners).items()}
 
     @abstractmethod
     def known(self, version: int) -> Set[int]:
@@ -75,8 +86,9 @@ class Store(ABC):
         """What is remembered, the longest released first."""
 
     @abstractmethod
-    def put(self, address: Address, owner: str, number: int) -> bool:
-        """Lease it, and forget who had it; False if it is leased."""
+    def put(self, records: Sequence[Record]) -> Set[bytes]:
+        """Lease them, and forget who had them: all, or none if it raises. Those that are leased already are left out; they
+        are returned."""
 
     @abstractmethod
     def release(self, records: Sequence[Record]) -> None:
@@ -105,24 +117,19 @@ class Verbs(ABC):
         NoFreeAddress, KernelError: then nothing was taken, unless undoing it failed too. If so, or if the caller is
         killed, the next take() of that owner, or collect(), finds the lease.
         """
-        owner, pool = owner_key(owner), self._pool(version, subnet)
-        with self._changing() as store:
-            return self._take(store, pool, owner)
+        return self._take([owner], [self._pool(version, subnet)])[0][0]
 
     def take_all(self, owner: str) -> Tuple[Address, ...]:
         """One address of the first subnet of each version that has any to give, or none at all. Raises as take()."""
-        owner = owner_key(owner)
+        return self.take_many([owner])[0]
+
+    def take_many(self, owners: Sequence[str]) -> List[Tuple[Address, ...]]:
+        """What take_all() gives each of these owners, in this order, and at once: all of it or nothing. Raises as take()."""
         chosen: Dict[int, Pool] = {}
         for pool in self.pools:
             if pool.spans:
                 chosen.setdefault(pool.subnet.version, pool)
-        with self._changing() as store:
-            before = {record.address.packed for record in store.held_by(owner)}
-            try:
-                return tuple(self._take(store, pool, owner) for pool in chosen.values() or self.pools[:1])
-            except BaseException:
-                store.release([record for record in store.held_by(owner) if record.address.packed not in before])
-                raise
+        return self._take(owners, list(chosen.values()) or self.pools[:1])
 
     def claim(self, owner: str, address: Union[str, Address]) -> Address:
         """Take exactly this address: of one of the subnets, in the ranges or not, excluded or not.
@@ -134,8 +141,8 @@ class Verbs(ABC):
         with self._changing() as store:
             there = store.at(address)
             if there is None:
-                held = store.held_by(owner)
-                if store.put(address, owner, held[-1].number + 1 if held else 0):
+                held = store.held_by_all([owner])[owner]
+                if not store.put([Record(address, owner, None, next_number(held))]):
                     return address
                 there = store.at(address)
             if there is None or there.owner != owner:
@@ -144,11 +151,15 @@ class Verbs(ABC):
 
     def release(self, owner: str) -> List[Lease]:
         """End all leases of that owner; those that it had, in the order in which it took them. Again, it had none."""
-        owner = owner_key(owner)
+        return self.release_many([owner])
+
+    def release_many(self, owners: Sequence[str]) -> List[Lease]:
+        """As release() for each, in this order, and at once. If it raises, some may have ended; again, it ends the rest."""
+        owners = owner_keys(owners)
         with self._changing() as store:
-            held = store.held_by(owner)
-            store.release(held[::-1])
-            return self._shown(held)
+            held = list(store.held_by_all(owners).values())
+            store.release([record for records in held for record in records[::-1]])
+            return self._shown(chain.from_iterable(held))
 
     def release_address(self, address: Union[str, Address]) -> Optional[Lease]:
         """End the lease of that address, whosever it is, and whether its file makes sense; the lease, or None."""
@@ -180,30 +191,27 @@ class Verbs(ABC):
             found = chain(store.ended, gone, (record for record in records if record.owner is None))
             return sorted(self._shown(found), key=by_address)
 
-    def _take(self, store: Store, pool: Pool, owner: str) -> Address:
-        had = store.had_by(owner)
-        held = store.held_by(owner, had)
-        for record in held:
-            if record.address in pool.subnet:
-                return pool.address(ranges.number_of(record.address))
-        number = held[-1].number + 1 if held else 0
-        for address in self._candidates(store, pool, had):
-            if store.put(address, owner, number):
-                return address
-        raise NoFreeAddress(f"no free address in {pool}: all {pool.size} are leased; {self._where} shows them")
-
-    @staticmethod
-    def _candidates(store: Store, pool: Pool, had: Sequence[bytes]) -> Iterator[Address]:
-        def of_this_pool(many: Iterable[bytes]) -> Iterator[Address]:
-            for packed in many:
-                if len(packed) == len(pool.subnet.packed):
-                    address = pool.address(int.from_bytes(packed, "big"))
-                    if address in pool:
-                        yield address
-
-        yield from of_this_pool(had)
-        yield from pool.unused(store.known(pool.subnet.version))
-        yield from of_this_pool(store.released(pool.subnet.version))
+    def _take(self, owners: Sequence[str], pools: Sequence[Pool]) -> List[Tuple[Address, ...]]:
+        """An address of each pool for each owner. What is leased though it was not known to be is chosen anew."""
+        owners = owner_keys(owners)
+        with self._changing() as store:
+            had = store.had_by(owners)
+            held = {owner: store.held_by(owner, had[owner]) for owner in had}
+            before = {record.address.packed for records in held.values() for record in records}
+            choices = [_Choice(store, pool, self._where) for pool in pools]
+            try:
+                wanted = _missing(held, choices, had)
+                while wanted:
+                    refused = store.put(wanted)
+                    for record in wanted:
+                        if record.address.packed not in refused:
+                            held[record.owner].append(record)
+                    wanted = _missing(held, choices, had) if refused else []
+            except BaseException:
+                store.release([record for records in store.held_by_all(owners).values() for record in records
+                               if record.address.packed not in before])
+                raise
+            return [tuple(choice.of_these(held[owner]) for choice in choices) for owner in owners]
 
     def _pool(self, version: Optional[int], subnet: Optional[int]) -> Pool:
         if version is None and subnet is None:
@@ -225,6 +233,55 @@ class Verbs(ABC):
         subnet = next((pool.subnet for pool in self.pools if record.address in pool.subnet), record.address)
         address = record.address._replace(prefixlen=subnet.prefixlen)
         return Lease(address, record.owner, record.boot_id, record.boot_id in (None, boot_id))
+
+
+class _Choice:
+    """What one pool gives, to one owner after another, in the order that nsnet.leases promises."""
+
+    def __init__(self, store: Store, pool: Pool, where: str):
+        self._pool, self._where = pool, where
+        self._others = chain(pool.unused(store.known(pool.subnet.version)),
+                             self._of_this(store.released(pool.subnet.version)))
+        self._chosen: Set[bytes] = set()
+
+    def of_these(self, held: Iterable[Record]) -> Optional[Address]:
+        """The first of these that is of the subnet, with its prefix."""
+        for record in held:
+            if record.address in self._pool.subnet:
+                return self._pool.address(ranges.number_of(record.address))
+        return None
+
+    def another(self, had: Sequence[bytes]) -> Address:
+        """One that nobody was given yet. Raises NoFreeAddress."""
+        for address in chain(self._of_this(had), self._others):
+            if address.packed not in self._chosen:
+                self._chosen.add(address.packed)
+                return address
+        raise NoFreeAddress(f"no free address in {self._pool}: all {self._pool.size} are leased; {self._where} shows them")
+
+    def _of_this(self, many: Iterable[bytes]) -> Iterator[Address]:
+        for packed in many:
+            if len(packed) == len(self._pool.subnet.packed):
+                address = self._pool.address(int.from_bytes(packed, "big"))
+                if address in self._pool:
+                    yield address
+
+
+def _missing(held: Mapping[str, List[Record]], choices: Sequence[_Choice],
+             had: Mapping[str, Sequence[bytes]]) -> List[Record]:
+    """What each owner is to be given so that it has an address of every choice."""
+    wanted = []
+    for owner, records in held.items():
+        number = next_number(records)
+        for choice in choices:
+            if choice.of_these(records) is None:
+                wanted.append(Record(choice.another(had[owner]), owner, None, number))
+                number += 1
+    return wanted
+
+
+def next_number(held: Sequence[Record]) -> int:
+    return held[-1].number + 1 if held else 0
 
 
 def by_address(lease: Lease) -> Tuple[int, bytes]:

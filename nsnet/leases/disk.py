@@ -39,8 +39,43 @@ def parse_lease(content: bytes, ip: str) -> Optional[Tuple[Address, str, str, in
         return None
 
 
+def _hash(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:32]
+
+
 def _tag(owner: str, packed: bytes) -> str:
-    return f"{hashlib.sha256(owner.encode()).hexdigest()[:32]}.{packed.hex()}"
+    return f"{_hash(owner)}.{packed.hex()}"
+
+
+class _New:
+    """A lease on its way to its place."""
+
+    def __init__(self, directory: str, record: Record, beside: str):
+        self.record, self.beside = record, beside
+        self.tag = _tag(record.owner, record.address.packed)
+        self.place = os.path.join(directory, record.address.ip)
+        self.named = os.path.join(directory, "owners", self.tag)
+
+    def content(self, boot_id: str) -> bytes:
+        return json.dumps({"version": VERSION, "address": str(self.record.address), "owner": self.record.owner,
+                           "boot_id": boot_id, "number": self.record.number}).encode() + b"\n"
+
+    def link(self) -> bool:
+        """Put it there; False if something is there, of who ignores the lock."""
+        try:
+            os.link(self.named, self.place)
+        except FileExistsError:
+            os.unlink(self.named)
+            return False
+        return True
+
+    def undo(self) -> None:
+        """Take it away, however far it came. What is in its place may be another's."""
+        with suppress(OSError):
+            if os.path.samefile(self.named, self.place):
+                os.unlink(self.place)
+        with suppress(OSError):
+            os.unlink(self.named)
 
 
 class _Files(Store):
@@ -121,10 +156,14 @@ class _Files(Store):
         with self._refused():
             return _read(self._directory, address)
 
-    def had_by(self, owner: str) -> List[bytes]:
-        key = _tag(owner, b"")
-        tags = [name for name in self._names if name.startswith(key) and _TAG.fullmatch(name)]
-        return [bytes.fromhex(name.split(".")[1]) for name in sorted(tags, key=_released, reverse=True)]
+    def had_by(self, owners: Iterable[str]) -> Dict[str, List[bytes]]:
+        keys = {owner: _hash(owner) for owner in owners}
+        tags: Dict[str, List[str]] = {key: [] for key in keys.values()}
+        for name in self._names:
+            if name[:32] in tags and _TAG.fullmatch(name):
+                tags[name[:32]].append(name)
+        return {owner: [bytes.fromhex(name.split(".")[1]) for name in sorted(tags[key], key=_released, reverse=True)]
+                for owner, key in keys.items()}
 
     def known(self, version: int) -> Set[int]:
         if version not in self._known:
@@ -141,44 +180,52 @@ class _Files(Store):
         rest = [bytes.fromhex(name.split(".")[1]) for name in self._tags(version) if name.count(".") == 1]
         yield from (packed for packed in rest if decode_ip(packed) not in leased)
 
-    def put(self, address: Address, owner: str, number: int) -> bool:
-        place = os.path.join(self._directory, address.ip)
-        tag = _tag(owner, address.packed)
-        named = os.path.join(self._owners, tag)
-        beside = os.path.join(self._owners, f".{os.getpid()}.{os.urandom(4).hex()}")
-        content = {"version": VERSION, "address": str(address), "owner": owner, "boot_id": self._boot_id,
-                   "number": number}
+    def put(self, records: Sequence[Record]) -> Set[bytes]:
+        refused: Set[bytes] = set()
+        new: List[_New] = []
+        fresh = os.path.join(self._owners, f".{os.getpid()}.{os.urandom(4).hex()}")
         with self._refused():
-            if os.path.lexists(place):
-                self._learn()
-                return False
+            for record in records:
+                one = _New(self._directory, record, f"{fresh}.{len(new)}")
+                if os.path.lexists(one.place):
+                    refused.add(record.address.packed)
+                else:
+                    new.append(one)
+            named: List[_New] = []
             try:
                 self._change()
-                state.write_beside(beside, json.dumps(content).encode() + b"\n")
-                os.rename(beside, named)
-                try:
-                    os.link(named, place)
-                except FileExistsError:                 # by who ignores the lock
-                    os.unlink(named)
-                    self._names.discard(tag)
-                    self._learn()
-                    return False
+                state.write_beside({one.beside: one.content(self._boot_id) for one in new})
+                for one in new:
+                    named.append(one)
+                    os.rename(one.beside, one.named)
+                    if not one.link():
+                        self._names.discard(one.tag)
+                        refused.add(one.record.address.packed)
                 state.sync_directory(self._directory)
+                self._remember([one for one in new if one.record.address.packed not in refused])
             except BaseException:
-                with suppress(OSError):
-                    if os.path.samefile(named, place):          # it is what we linked
-                        os.unlink(place)
-                with suppress(OSError):
-                    os.unlink(named)
-                with suppress(OSError):
-                    os.unlink(beside)
+                for one in named:
+                    one.undo()
+                for one in new:
+                    with suppress(OSError):
+                        os.unlink(one.beside)
                 raise
-        known, number = self.known(address.version), number_of(address)
-        if number in known:
-            self._keep({address.packed.hex(): tag})
-        known.add(number)
-        self._names.add(tag)
-        return True
+            if refused:
+                self._learn()
+        return refused
+
+    def _remember(self, new: Iterable["_New"]) -> None:
+        """They are leased, and it is forgotten who had them."""
+        had_before: Dict[str, str] = {}
+        for one in new:
+            address = one.record.address
+            known, number = self.known(address.version), number_of(address)
+            if number in known:
+                had_before[address.packed.hex()] = one.tag
+            known.add(number)
+            self._names.add(one.tag)
+        if had_before:
+            self._keep(had_before)
 
     def release(self, records: Sequence[Record]) -> None:
         if not records:

@@ -4,7 +4,7 @@ import errno
 import threading
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Dict, Iterator, List, Optional, Sequence, Set
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
 from nsnet.errors import KernelError
 from nsnet.leases import book
@@ -25,8 +25,8 @@ class _Memory(Store):
     def at(self, address: Address) -> Optional[Record]:
         return self._leases.get(address.packed)
 
-    def had_by(self, owner: str) -> List[bytes]:
-        return list(self._owners.get(owner, ()))[::-1]
+    def had_by(self, owners: Iterable[str]) -> Dict[str, List[bytes]]:
+        return {owner: list(self._owners.get(owner, ()))[::-1] for owner in owners}
 
     def known(self, version: int) -> Set[int]:
         return {int.from_bytes(packed, "big") for packed in chain(self._leases, self._released)
@@ -35,13 +35,15 @@ class _Memory(Store):
     def released(self, version: int) -> List[bytes]:
         return list(self._released)
 
-    def put(self, address: Address, owner: str, number: int) -> bool:
-        if address.packed in self._leases:
-            return False
-        self._forget(address.packed)
-        self._owners.setdefault(owner, {})[address.packed] = None
-        self._leases[address.packed] = Record(address, owner, None, number)
-        return True
+    def put(self, records: Sequence[Record]) -> Set[bytes]:
+        refused = {record.address.packed for record in records if record.address.packed in self._leases}
+        for record in records:
+            packed = record.address.packed
+            if packed not in refused:
+                self._forget(packed)
+                self._owners.setdefault(record.owner, {})[packed] = None
+                self._leases[packed] = record
+        return refused
 
     def release(self, records: Sequence[Record]) -> None:
         for record in records:

@@ -6,7 +6,7 @@ sockets come up, through which their ends are configured. No setns.
 """
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Iterable, Iterator, List, Sequence, Tuple, Union
 
 from nsnet import declaration, plan, removal, sysctls
@@ -51,11 +51,14 @@ class Attaching(Base):
                 if one.argv is not None:
                     self._clone(one)
         self._begin()
-        for one in sorted(jobs, key=lambda one: one.spec.auto):     # who asks for an address gets it before one is found
+        new = [one for one in jobs if not one.again]
+        for one in new:
             with self._saying_of(one):
-                if not one.again:
-                    self._resolve(one)
-                if one.netns is not None:
+                self._resolve(one)
+        self._find_addresses([one for one in new if one.spec.auto])
+        for one in jobs:
+            if one.netns is not None:
+                with self._saying_of(one):
                     self._is_elsewhere(one)
         self._record(jobs, began)
         if self._ref is None:
@@ -95,14 +98,24 @@ class Attaching(Base):
             spec = spec._replace(mtu=self.spec.mtu)
         one.spec = spec
         self._taken_by_none(spec)
-        if spec.auto:
-            one.leased = True
-            one.spec = spec._replace(addresses=self._leases(create=True).take_all(spec.name))
-        elif self._memory is not None:
+        if self._memory is not None and not spec.auto:
             one.leased = True
             for address in spec.addresses:
                 self._memory.claim(spec.name, address)
         self._claim.enter(spec.host_ifname, one.entry())
+
+    def _find_addresses(self, jobs: "List[Job]") -> None:
+        """For those that have no address yet; when all that are asked for are known, so that none of these is found."""
+        if not jobs:
+            return
+        book = self._leases(create=True)
+        for one in jobs:
+            one.leased = True
+        with self._saying_of(jobs[0]) if len(jobs) == 1 else nullcontext():
+            found = book.take_many([one.spec.name for one in jobs])
+        for one, addresses in zip(jobs, found):
+            one.spec = one.spec._replace(addresses=addresses)
+            self._claim.enter(one.spec.host_ifname, one.entry())
 
     def _is_elsewhere(self, one: "Job") -> None:
         """Raise UsageError for the bridge's own namespace: it would be given a default route, and settings."""
@@ -162,6 +175,7 @@ class Attaching(Base):
                 with self._saying_of(one):
                     sysctls.write(one.netns, dict(one.spec.sysctls))
             self._configure(jobs, -1)
+            self.netns.perform([request for one in jobs for request in one.port])
             for one in jobs:
                 # Both ends got carrier just now; the bridge gets it from its port. In this order, or the first packet is lost.
                 one.netns.sync_carrier(one.end)
@@ -285,6 +299,6 @@ class Attaching(Base):
         if names:
             self._drop(names)
         book = self._leases()
-        for one in jobs:                        # of those that did not come as far as to be claimed
-            if one.leased and book is not None:
-                book.release(one.spec.name)
+        leased = [one.spec.name for one in jobs if one.leased]      # also those that did not come as far as to be claimed
+        if leased and book is not None:
+            book.release_many(leased)

@@ -58,7 +58,7 @@ class Job:
     launched; else `netns` is what is attached. `entry`: its place in the claim, for one that is made `again`.
 
     When its requests are made, `host_end` and `end` are the links, `pair` what is to be sent to the host, `inside` what to
-    the namespace, in two parts if sysctls are set in between.
+    the namespace, in two parts if sysctls are set in between, and `port` what at last to the host.
     """
 
     def __init__(self, spec: AttachmentSpec, declared: Optional[Dict[str, Any]] = None, *, netns: Optional[Netns] = None,
@@ -68,11 +68,13 @@ class Job:
         self.id = os.urandom(4).hex() if entry is None else entry["id"]
         self.again = again
         self.pid: Optional[int] = None
+        self._started: Optional[int] = None
         self.leased = False
         self.container: Optional[Container] = None
         self.host_end: Optional[LinkRef] = None
         self.end: Optional[LinkRef] = None
         self.pair: List[Request] = []
+        self.port: List[Request] = []
         self.inside: List[List[Request]] = []
         self.opened = ExitStack()
         self._awaited: Optional[Awaited] = None
@@ -108,7 +110,11 @@ class Job:
         made = {"id": self.id, "name": self.spec.name, "ifname": self.spec.ifname,
                 "addresses": [str(address) for address in self.spec.addresses], "spec": declaration.as_dict(self.spec),
                 "declared": self.declared, "leased": self.leased, "launched": self.container is not None, "ready": False}
-        return made if pid is None else {**made, "pid": pid, "started": kernel.started(pid)}
+        if pid is None:
+            return made
+        if self._started is None:
+            self._started = kernel.started(pid)
+        return {**made, "pid": pid, "started": self._started}
 
     def make_requests(self, host: Netns, claim: Claim, bridge: LinkRef, lladdr: Optional[str],
                       link_local: Optional[bool]) -> None:
@@ -116,11 +122,12 @@ class Job:
         if self.netns is None and self._awaited is None:
             self._awaited = Awaited()
         place: Any = self.netns or self._awaited
-        net, first, rest = Batch(host), Batch(place), Batch(place)
+        net, port, first, rest = Batch(host), Batch(host), Batch(place), Batch(place)
         self.host_end, self.end = plan.make_pair(net, self.spec, claim, bridge, place, lladdr)
+        plan.enable_port(port, self.host_end)
         plan.make_end(first, self.end, link_local)
         plan.enable_end(rest, self.end, self.spec)
-        self.pair = net.requests
+        self.pair, self.port = net.requests, port.requests
         self.inside = [first.requests, rest.requests] if self.spec.sysctls else [first.requests + rest.requests]
 
     def arrived(self) -> bool:

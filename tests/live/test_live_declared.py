@@ -127,10 +127,10 @@ def test_a_command_has_nothing_of_ours(host, tmp_path):
 
 def test_a_file_that_cannot_be_opened_is_told_before_anything_is_made(host, state):
     before = strays(host)
-    network = declared(host, {"name": "a", "command": SLEEP, "stdout": "/nonexistent/out"})
+    network = declared(host, {"name": "a", "command": SLEEP, "stdout": "/proc/none/out"})
     with pytest.raises(nsnet.KernelError) as failed:
         network.up()
-    assert failed.value.step == "stdout /nonexistent/out"
+    assert failed.value.step == "stdout /proc/none/out"
     assert strays(host) == before and children() == set() and claims(state) == []
     del failed
 

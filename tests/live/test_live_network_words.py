@@ -106,8 +106,8 @@ def test_a_file_that_is_not_there_is_no_bridge(host, state):
 
 
 @pytest.mark.parametrize("attachment, said", [
-    ({"command": ["/nonexistent/command"]}, "execve"), ({"command": SLEEP, "cwd": "/nonexistent"}, "/nonexistent"),
-    ({"command": SLEEP, "stdout": "/nonexistent/x"}, "/nonexistent/x"), ({"pin": "nosuch"}, "nosuch"),
+    ({"command": ["/nonexistent/command"]}, "execve"), ({"command": SLEEP, "cwd": "/proc/none"}, "/proc/none"),
+    ({"command": SLEEP, "stdout": "/proc/none/x"}, "/proc/none/x"), ({"pin": "nosuch"}, "nosuch"),
     ({"command": SLEEP, "sysctls": {"net.ipv4.nosuch": 1}}, "net.ipv4.nosuch"),
     ({"command": SLEEP, "routes": [{"dst": "10.8.0.0/16", "via": "10.99.0.1"}]}, "10.8.0.0/16"),
 ], ids=lambda value: value if isinstance(value, str) else "")

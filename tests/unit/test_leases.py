@@ -253,6 +253,36 @@ def test_all_or_nothing():
         MemoryLeases(["10.0.0.1/32"]).take_all("a")
 
 
+def test_many_at_once_are_as_one_after_the_other():
+    kept = MemoryLeases(["10.0.0.1/29", "fd00::1/64"])
+    kept.take("c")
+    kept.release("c")
+    found = kept.take_many(["a", "c", "b", "a"])
+    assert [[address.ip for address in addresses] for addresses in found] == [
+        ["10.0.0.3", "fd00::2"], ["10.0.0.2", "fd00::3"], ["10.0.0.4", "fd00::4"], ["10.0.0.3", "fd00::2"]]
+    assert kept.take_many(["a", "b"]) == [found[0], found[2]] and kept.take_many([]) == []
+    assert [str(lease.address) for lease in kept.release_many(["b", "nobody", "a", "b"])] == [
+        "10.0.0.4/29", "fd00::4/64", "10.0.0.3/29", "fd00::2/64"]
+    assert [lease.owner for lease in kept.leases()] == ["c", "c"] and kept.release_many([]) == []
+
+
+def test_many_are_all_or_nothing_and_leave_no_memory():
+    kept = MemoryLeases(["10.0.0.1/29", "fd00::1/64"])
+    kept.take("a", 4)
+    with pytest.raises(NoFreeAddress, match="10.0.0.0/29"):
+        kept.take_many(["a", "b", "c", "d", "e", "f"])
+    assert [(lease.address.ip, lease.owner) for lease in kept.leases()] == [("10.0.0.2", "a")]
+    assert kept.take("z").ip == "10.0.0.3"
+
+
+@pytest.mark.parametrize("owners", ["abc", b"abc", None, 5, ["a", ""], ["a", None], [["a"]]], ids=repr)
+def test_what_is_no_list_of_owners_is_named(owners):
+    kept = MemoryLeases(["10.0.0.1/24"])
+    for call in (kept.take_many, kept.release_many):
+        assert "expected" in refused(call, owners)
+    assert kept.leases() == []
+
+
 def test_collect_asks_once_for_each_and_an_error_releases_nothing():
     kept = MemoryLeases(["10.0.0.1/24", "fd00::1/64"])
     for owner in "abc":
@@ -366,16 +396,22 @@ class Machine(RuleBasedStateMachine):
 
     @rule(owner=OWNERS)
     def take_all(self, owner):
-        before, expected = list(self.leased), []
-        for version in (4, 6):
-            expected.append(self.expect(owner, version))
-            if expected[-1] is None:
-                break
+        self.check_many([owner], lambda owners: [self.book.take_all(owner)])
+
+    @rule(owners=st.lists(OWNERS, max_size=5))
+    def take_many(self, owners):
+        self.check_many(owners, self.book.take_many)
+
+    def check_many(self, owners, take):
+        """As if one came after the other; if there is not enough, nothing has happened."""
+        before, expected = (list(self.leased), list(self.past)), []
+        for owner in owners:
+            expected.append([self.expect(owner, version) for version in (4, 6)])
         try:
-            assert [address.ip for address in self.book.take_all(owner)] == expected
+            assert [[address.ip for address in addresses] for addresses in take(owners)] == expected
         except NoFreeAddress:
-            assert expected[-1] is None
-            self.end([entry for entry in self.leased if entry not in before])
+            assert any(None in addresses for addresses in expected)
+            self.leased, self.past = before
 
     @rule(owner=OWNERS, version=st.sampled_from([4, 6]), data=st.data())
     def claim(self, owner, version, data):
@@ -395,6 +431,15 @@ class Machine(RuleBasedStateMachine):
         mine = [entry for entry in self.leased if entry[1] == owner]
         assert [(lease.address.ip, lease.owner) for lease in self.book.release(owner)] == pairs(mine)
         self.end(mine)
+
+    @rule(owners=st.lists(OWNERS, max_size=5))
+    def release_many(self, owners):
+        found, expected = self.book.release_many(owners), []
+        for owner in owners:
+            mine = [entry for entry in self.leased if entry[1] == owner]
+            expected += pairs(mine)
+            self.end(mine)
+        assert [(lease.address.ip, lease.owner) for lease in found] == expected
 
     @rule(version=st.sampled_from([4, 6]), data=st.data())
     def release_address(self, version, data):

@@ -15,7 +15,10 @@ from nsnet import errors, kernel
 # DESIGN.md, "The public face". Names of later issues are added as they come to be.
 PUBLIC = {
     "Network": ["up", "down", "launch", "attach", "__enter__", "__exit__"],
-    "Netns": ["current", "new", "open", "of_pid", "fd", "links", "addresses", "routes", "neighbours", "batch", "close"],
+    "ShardedNetwork": ["up", "down", "launch", "attach", "launch_many", "attach_many", "detach_many", "settle",
+                       "__enter__", "__exit__"],
+    "Netns": ["current", "new", "new_many", "open", "of_pid", "fd", "links", "addresses", "routes", "neighbours", "batch",
+              "close"],
     "Batch": ["add_bridge", "add_veth", "set_link", "del_link", "add_address", "del_address", "add_route", "del_route",
               "__enter__", "__exit__"],
     "Process": ["pid", "pidfd", "userns", "go", "wait", "poll", "send_signal", "terminate", "kill", "communicate",
