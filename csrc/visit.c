@@ -125,8 +125,9 @@ static int visit_by_child(struct nsnet_visit *visit)
 	struct nsnet_report report = { .step = NSNET_STEP_HANDOVER };
 	char *words[] = { NULL, NULL };		/* room for the one that nsnet_spawn puts in front */
 	struct nsnet_spawn job = {
-		.image_fd = visit->image_fd, .cgroup_fd = -1, .joins = joins, .argv = words + 1, .envp = words + 1,
-		.uid_map = visit->uid_map, .gid_map = visit->gid_map, .umask = -1,
+		.image_fd = visit->image_fd, .cgroup_fd = -1, .joins = joins,
+		.command = { .argv = words + 1, .envp = words + 1, .cwd_fd = -1, .umask = -1 },
+		.uid_map = visit->uid_map, .gid_map = visit->gid_map,
 		.socket_family = visit->family, .socket_type = visit->type, .socket_protocol = visit->protocol,
 		.sysctls = visit->sysctls, .n_sysctls = visit->n_sysctls,
 		.pid = -1, .pidfd = -1, .channel = -1, .passed_fd = -1, .parent_fd = -1,
