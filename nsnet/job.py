@@ -186,6 +186,7 @@ class Command:
             "umask": -1 if umask is None else _number(umask, 0, 0o777, "umask"),
             **place.identity(user, group, groups, no_new_privs),
         }
+        self._is_anywhere = place.has_foreign_root or self.spec["cwd"] is not None and os.path.isabs(self.spec["cwd"])
         self.spec["paths"] = _candidates(self.argv, env, cwd, place.has_foreign_root)
         try:
             self.spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, self._opened,
@@ -198,6 +199,13 @@ class Command:
     def close(self) -> None:
         """Close what was opened for the child."""
         self._opened.close()
+
+    def from_here(self) -> Dict[str, int]:
+        """For a slot that was made in another directory than the caller's, if the command is to be in that, or near it."""
+        if self._is_anywhere:
+            return {}
+        with kernel.refused("chdir"):
+            return {"cwd_fd": self._opened.add(kernel.Descriptor.open(".", os.O_PATH | os.O_DIRECTORY))}
 
     def close_files(self) -> None:
         """Close the parent's ends of its pipes, which nobody is to have."""

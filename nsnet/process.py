@@ -48,6 +48,7 @@ class Process:
         self._reaping = threading.RLock()           # a signal handler may ask while its thread does
         self._parked = False
         self._slot = False                          # parked without a command
+        self._where: Optional[Tuple[int, int]] = None       # a slot's directory; None: not known
         self._cwd: Optional[str] = None
         self._talk: Optional[_Talk] = None
         self._job: Optional[Job] = None
@@ -56,9 +57,13 @@ class Process:
         try:
             self.args, self._slot = job.argv, job.command is None
             self._child = clone.Child(job.spec)
+            here = _here() if self._slot else None
             with _explained():
                 self._child.clone()
-            self._runs(job.command)
+            if self._slot:
+                self._where = here if here == _here() else None
+            else:
+                self._own(job.command)
             self._job = job
         except BaseException:
             if job.command is not None:
@@ -98,12 +103,11 @@ class Process:
             else:
                 self._failed(step, error)
 
-    def _runs(self, command: Optional[Command]) -> None:
-        """What it is, and the ends of its pipes; of a slot nothing yet."""
-        if command is not None:
-            self.args, self._cwd = command.argv, command.spec["cwd"]
-            for name, file in command.files.items():
-                setattr(self, name, file)
+    def _own(self, command: Command) -> None:
+        """The ends of its pipes are this object's."""
+        self._cwd = command.spec["cwd"]
+        for name, file in command.files.items():
+            setattr(self, name, file)
 
     def _set_limits(self, command: Optional[Command]) -> None:
         for limit in () if command is None else command.rlimits:
@@ -149,10 +153,11 @@ class Process:
             if command.oom_score_adj is not None:
                 self._slot = False                  # from here on it is nobody else's
                 self._child.write_oom_score_adj(command.oom_score_adj)
-            if not self._child.give({**command.spec, "waits": int(waits)}):
+            elsewhere = command.from_here() if self._where != _here() else {}
+            if not self._child.give({**command.spec, **elsewhere, "waits": int(waits)}):
                 return False
             self._slot = False
-            self._runs(command)
+            self.args, self._cwd = command.argv, command.spec["cwd"]
             if waits:
                 step, error = self._child.receive()
                 if step != "ready" or error:
@@ -164,6 +169,7 @@ class Process:
             raise
         if not hold:
             self.go()
+        self._own(command)                          # last: who fails may give the same command to another
         return True
 
     @property
@@ -462,6 +468,15 @@ def _collect_left() -> None:
         except ChildProcessError:           # somebody else collected it
             pass
         _left.discard((pid, when))
+
+
+def _here() -> Optional[Tuple[int, int]]:
+    """Which directory the caller is in; None if it may not look."""
+    try:
+        found = os.stat(".")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _explained:
