@@ -732,22 +732,48 @@ NSNET_BARE static long arm_death_signal(int signal, int channel)
 	return 0;
 }
 
-NSNET_BARE static long default_signals(void)
+NSNET_BARE static long set_disposition(int signal, void (*handler)(int))
 {
 	struct kernel_sigaction action;
-	uint64_t none = 0;
 
 	zero(&action, sizeof(action));
-	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
-		long err;
+	action.handler = handler;
+	return raw_syscall4(SYS_rt_sigaction, signal, &action, 0, sizeof(action.mask));
+}
 
-		if (signal == SIGKILL || signal == SIGSTOP)
-			continue;
-		err = raw_syscall4(SYS_rt_sigaction, signal, &action, 0, sizeof(action.mask));
+/* What the parent ignores, it ignores itself. */
+NSNET_BARE static long default_signals(void)
+{
+	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
+		long err = signal == SIGKILL || signal == SIGSTOP ? 0 : set_disposition(signal, 0);
+
 		if (err < 0)
 			return err;
 	}
+	return 0;
+}
+
+NSNET_BARE static long unblock_signals(void)
+{
+	uint64_t none = 0;
+
 	return raw_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
+}
+
+/* A slot has been there for long, and perhaps in the parent's process group: a Ctrl-C of then is not for a command of now. */
+NSNET_BARE static long forget_signals(void)
+{
+	uint64_t pending;
+	long err = raw_syscall2(SYS_rt_sigpending, &pending, sizeof(pending));
+
+	for (int signal = 1; err == 0 && pending && signal <= LAST_SIGNAL; signal++) {
+		if (!(pending >> (signal - 1) & 1) || signal == SIGKILL || signal == SIGSTOP)
+			continue;
+		err = set_disposition(signal, SIG_IGN);		/* the kernel drops what is pending */
+		if (err == 0)
+			err = set_disposition(signal, 0);
+	}
+	return err;
 }
 
 /* What a slot is to run. Its descriptors are put in their places: until now it had none but its own. */
@@ -763,6 +789,9 @@ NSNET_BARE static struct nsnet_command *receive_command(struct nsnet_spawn *job,
 	own.fds[1] = &job->parent_fd;
 	own.count = job->parent_fd >= 0 ? 2 : 1;
 	wait_for_parent(*channel, job->parent_fd);
+	err = forget_signals();
+	if (err < 0)
+		give_up(*channel, NSNET_STEP_SIGNALS, err);
 	err = child_receive(*channel, job->parent_fd, COMMAND_MAGIC, sizeof(*command), &packed);
 	if (err < 0)
 		give_up(*channel, err == -EMFILE ? NSNET_STEP_DESCRIPTORS : NSNET_STEP_HANDOVER, err);
@@ -851,6 +880,8 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 		TRY(NSNET_STEP_LOOPBACK, set_loopback_up(socket));
 	if (job->hostname)
 		TRY(NSNET_STEP_HOSTNAME, raw_syscall2(SYS_sethostname, job->hostname, length(job->hostname)));
+	if (job->slot)				/* what does not depend on its command */
+		TRY(NSNET_STEP_SIGNALS, default_signals());
 	err = report(channel, NSNET_STEP_READY, 0, socket);
 	if (err < 0)
 		child_exit(127);
@@ -889,7 +920,9 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 		TRY(NSNET_STEP_PDEATHSIG, arm_death_signal(command->pdeathsig, channel));
 	/* Whoever ends without having said this has not come as far as execve. */
 	TRY(NSNET_STEP_HANDOVER, report(channel, NSNET_STEP_EXECVE, 0, -1));
-	TRY(NSNET_STEP_SIGNALS, default_signals());
+	if (!job->slot)
+		TRY(NSNET_STEP_SIGNALS, default_signals());
+	TRY(NSNET_STEP_SIGNALS, unblock_signals());
 	give_up(channel, NSNET_STEP_EXECVE, try_execve(command));
 #undef TRY
 }

@@ -618,15 +618,21 @@ int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report)
  * again. */
 int nsnet_go(struct nsnet_spawn *job, struct nsnet_report *report)
 {
+	int err;
+
 	if (job->stage == NSNET_STAGE_CHILD) {
 		/* It may be gone: then there is a last report, or the end of the channel. */
 		if (send(job->channel, "g", 1, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
 			return -errno;
 		job->stage = NSNET_STAGE_GOING;
 	}
+	/* Wait once: for the end of the channel, behind which all is there that it has said. */
+	err = wait_for_channel(job, POLLRDHUP);
+	if (err < 0)
+		return err;
 	for (;;) {
-		int err = nsnet_receive(job, report);
-
+		err = receive(job->channel, report, &job->passed_fd);
+		nsnet_close(&job->passed_fd);
 		if (err < 0 || (err > 0 && report->error))
 			return err;
 		if (err == 0)
