@@ -631,8 +631,8 @@ int nsnet_go(struct nsnet_spawn *job, struct nsnet_report *report)
 	if (err < 0)
 		return err;
 	for (;;) {
-		err = receive(job->channel, report, &job->passed_fd);
 		nsnet_close(&job->passed_fd);
+		err = receive(job->channel, report, &job->passed_fd);
 		if (err < 0 || (err > 0 && report->error))
 			return err;
 		if (err == 0)

@@ -163,7 +163,7 @@ class Pool:
             self._work.notify()
             while not arrived():
                 self._check_open()
-                if not self._is_told or self._failures != seen:
+                if self.failure is not None and not (self._is_told and self._failures == seen):
                     self._is_told = True
                     raise self.failure
                 left = None if deadline is None else deadline - time.monotonic()
