@@ -26,7 +26,7 @@ from nsnet.network import Network
 
 _BATCH = 16                         # slots that are made at once: meanwhile nobody else can change the network
 _PAUSE, _PAUSE_MOST = 0.05, 5.0     # seconds between two tries to make some, when they fail; each twice the one before
-_MOST_DEAD = 3                      # slots that may end on a command, one after another, before that is an error
+_TRIES = 3                          # slots that may end on one command before that is an error
 _SLOT = ["nsnet-slot"]              # what ps(1) calls it
 
 
@@ -119,29 +119,25 @@ class Pool:
         hand: List[Container] = []
         command = job.Command(self._place, argv, env=job.small_environment() if env is None else env, **options)
         self._lasts = self._lasts or bool(command.spec["pdeathsig"])
+        tries = _TRIES
         try:
-            for left in reversed(range(_MOST_DEAD)):
+            while True:
                 self._take(hand, deadline)
-                if self._tell(hand[0], command, hold, left):
-                    return hand[0]
+                try:
+                    if hand[0].take(command, hold):
+                        break
+                except KernelError as error:        # it died, or was stopped, when it had been told
+                    tries -= 1
+                    if not tries or error.errno not in (errno.ECHILD, errno.ECANCELED):
+                        raise
                 self._lose(hand)
-            raise KernelError(errno.ECHILD, "slot", f"{_MOST_DEAD} of them have ended one after another")
-        except BaseException:
-            command.close_files()
-            self._put_back(hand)
-            raise
-        finally:
             command.close()
-
-    @staticmethod
-    def _tell(slot: Container, command: job.Command, hold: bool, left: int) -> bool:
-        """Give it the command. False: it was dead, or stopped, or died meanwhile, and another is to be tried."""
-        try:
-            return slot.take(command, hold)
-        except KernelError as error:
-            if not left or error.errno not in (errno.ECHILD, errno.ECANCELED):
-                raise
-            return False
+            return hand[0]
+        except BaseException:
+            self._put_back(hand)
+            command.close()
+            command.close_files()
+            raise
 
     def _take(self, hand: List[Container], deadline: Optional[float]) -> None:
         """Move a slot to `hand`, in one step: a signal handler that raises comes before or after it, and loses none."""

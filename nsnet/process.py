@@ -151,11 +151,14 @@ class Process:
         waits = hold or bool(command.rlimits)       # else it would be off before they are set
         try:
             if command.oom_score_adj is not None:
+                if self.poll() is not None or self.pidfd < 0:
+                    return False
                 self._slot = False                  # from here on it is nobody else's
                 self._child.write_oom_score_adj(command.oom_score_adj)
             elsewhere = command.from_here() if self._where != _here() else {}
-            if not self._child.give({**command.spec, **elsewhere, "waits": int(waits)}):
-                return False
+            with self._reaping:                     # lest its channel is closed, and another file's, in between
+                if self.pidfd < 0 or not self._child.give({**command.spec, **elsewhere, "waits": int(waits)}):
+                    return False
             self._slot = False
             self.args, self._cwd = command.argv, command.spec["cwd"]
             if waits:
