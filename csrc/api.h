@@ -124,6 +124,7 @@ struct nsnet_command {
 	int new_session;
 	int new_keyring;
 	int pdeathsig;			/* 0: none */
+	const char *oom_score_adj;	/* in nsnet_give(): what the slot writes itself; NULL: inherit */
 	int waits;			/* in nsnet_give(): the slot parks again with it, until nsnet_go() */
 };
 

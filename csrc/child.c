@@ -236,6 +236,7 @@ NSNET_BARE void child_unpack(struct packed *packed, struct nsnet_command *comman
 	PLACE(packed, command->argv);
 	PLACE(packed, command->envp);
 	PLACE(packed, command->cwd);
+	PLACE(packed, command->oom_score_adj);
 	PLACE(packed, command->moves);
 	PLACE(packed, command->groups);
 	for (size_t i = 0; i < command->n_paths; i++)
@@ -528,19 +529,26 @@ NSNET_BARE static long open_proc(void)
 	return fs.f_type == PROC_SUPER_MAGIC ? fd : -EXDEV;	/* what is written elsewhere would bind nobody */
 }
 
-NSNET_BARE static long write_file(int dir, const char *path, const char *text)
+/* All of it at once, as the kernel takes a map. */
+NSNET_BARE static long write_text(long fd, const char *text)
 {
 	size_t len = length(text);
-	long fd, written;
+	long written = raw_syscall3(SYS_write, fd, text, len);
 
-	fd = raw_syscall4(SYS_openat, dir, path, O_WRONLY | O_CLOEXEC, 0);
-	if (fd < 0)
-		return fd;
-	written = raw_syscall3(SYS_write, fd, text, len);	/* the kernel takes a map in one write or not at all */
-	raw_syscall1(SYS_close, fd);
 	if (written < 0)
 		return written;
 	return (size_t)written == len ? 0 : -EIO;
+}
+
+NSNET_BARE static long write_file(int dir, const char *path, const char *text)
+{
+	long fd = raw_syscall4(SYS_openat, dir, path, O_WRONLY | O_CLOEXEC, 0), err;
+
+	if (fd < 0)
+		return fd;
+	err = write_text(fd, text);
+	raw_syscall1(SYS_close, fd);
+	return err;
 }
 
 /* `proc`: as it was before we joined anything. /proc/self belongs to us only while we may be looked into; who may, has power over
@@ -565,7 +573,6 @@ NSNET_BARE static long write_own_maps(const struct nsnet_spawn *job, int proc, i
 	err = write_file(proc, "self/gid_map", job->gid_map);
 	if (err < 0)
 		return err;
-	raw_syscall1(SYS_close, proc);
 	*step = NSNET_STEP_PROC;
 	return hide();
 }
@@ -776,8 +783,8 @@ NSNET_BARE static long forget_signals(void)
 	return err;
 }
 
-/* What a slot is to run. Its descriptors are put in their places: until now it had none but its own. */
-NSNET_BARE static struct nsnet_command *receive_command(struct nsnet_spawn *job, int *channel)
+/* What a slot is to run. Its descriptors are put in their places: until now it had none but its own. `score`: its oom_score_adj. */
+NSNET_BARE static struct nsnet_command *receive_command(struct nsnet_spawn *job, int *channel, long score)
 {
 	struct nsnet_command *command;
 	struct packed *packed;
@@ -802,6 +809,9 @@ NSNET_BARE static struct nsnet_command *receive_command(struct nsnet_spawn *job,
 		give_up(*channel, NSNET_STEP_HANDOVER, -EPROTO);
 	for (size_t i = 0; i < command->n_moves; i++)
 		command->moves[i].source = fds[i];
+	err = command->oom_score_adj && score >= 0 ? write_text(score, command->oom_score_adj) : score;
+	if (command->oom_score_adj && err < 0)
+		give_up(*channel, NSNET_STEP_OOM_SCORE_ADJ, err);
 	err = command->cwd_fd >= 0 ? raw_syscall1(SYS_fchdir, fds[command->n_moves]) : 0;
 	if (err < 0)
 		give_up(*channel, NSNET_STEP_CHDIR, err);
@@ -842,16 +852,18 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 	const struct nsnet_command *command = &job->command;
 	uint64_t flags = job->new_flags, early;
 	int step = NSNET_STEP_NONE, socket = -1, proc = -1;
-	long err;
+	long err, score = -1;
 
 #define TRY(name, call) do { err = (call); if (err < 0) give_up(channel, (name), err); } while (0)
 
 	if (job->parent_fd >= 0)
 		TRY(NSNET_STEP_DESCRIPTORS, raw_syscall3(SYS_fcntl, job->parent_fd, F_SETFD, FD_CLOEXEC));
-	if (job->oom_score_adj || job->uid_map) {
+	if (job->oom_score_adj || job->uid_map || job->slot) {
 		TRY(NSNET_STEP_PROC, open_proc());
 		proc = (int)err;
 	}
+	if (job->slot)				/* while it belongs to us; whether it may be lowered is looked at later */
+		score = raw_syscall4(SYS_openat, proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0);
 	if (job->oom_score_adj)			/* with the caller's power, which may be needed */
 		TRY(NSNET_STEP_OOM_SCORE_ADJ, write_file(proc, "self/oom_score_adj", job->oom_score_adj));
 	TRY(NSNET_STEP_SETNS, join_namespaces(job));
@@ -869,6 +881,8 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 	} else if (flags & CLONE_NEWUSER) {		/* now the parent writes the maps, and we go on */
 		TRY(NSNET_STEP_HANDOVER, report(channel, NSNET_STEP_USERNS, 0, -1));
 	}
+	if (proc >= 0)
+		raw_syscall1(SYS_close, proc);
 	if (flags & ~early)
 		TRY(NSNET_STEP_UNSHARE, raw_syscall1(SYS_unshare, flags & ~early));
 	if (job->socket_family >= 0) {
@@ -890,7 +904,7 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 	do_sysctls(job, channel);
 
 	if (job->slot)
-		command = receive_command(job, &channel);
+		command = receive_command(job, &channel, score);
 	else
 		wait_for_go(job, channel);
 

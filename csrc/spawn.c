@@ -170,6 +170,7 @@ static void pack_command(struct nsnet_command *packed, struct bytes *bytes, int 
 	packed->envp = is_given ? put_words(bytes, (const char *const *)packed->envp, count_of(packed->envp)) : NULL;
 	packed->moves = is_given ? put(bytes, packed->moves, packed->n_moves * sizeof(*packed->moves)) : NULL;
 	packed->cwd = put_text(bytes, packed->cwd);
+	packed->oom_score_adj = put_text(bytes, packed->oom_score_adj);
 	packed->groups = put(bytes, packed->groups, packed->n_groups * sizeof(*packed->groups));
 }
 
@@ -555,7 +556,8 @@ int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const cha
 	return err;
 }
 
-/* For a slot, which has not the caller's power any more when its command is known. */
+/* For a slot, which has not the caller's power any more when its command is known. EACCES: where it is hidden from us it has to do
+ * it itself, for which that power was not needed. */
 int nsnet_write_oom_score_adj(int pid, const char *value, int *step)
 {
 	int dir, err;

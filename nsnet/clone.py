@@ -169,12 +169,13 @@ class Child:
         if error < 0:
             raise KernelError(-error, step_name(step[0]))
 
-    def write_oom_score_adj(self, value: str) -> None:
-        """Of a slot; another child does it itself."""
+    def write_oom_score_adj(self, value: str) -> bool:
+        """Of a slot, with the caller's power; False if that is not allowed: then the slot may try."""
         step = ffi.new("int *")
         error = lib.nsnet_write_oom_score_adj(self.number(), value.encode(), step)
-        if error < 0:
+        if error < 0 and error != -errno.EACCES:
             raise KernelError(-error, step_name(step[0]))
+        return error == 0
 
     def give(self, spec: dict) -> bool:
         """Give a slot its command: `spec` is that of struct nsnet_command. False: it had ended before. go() says how it went;

@@ -149,15 +149,18 @@ class Process:
         if not self._slot:
             raise UsageError(f"process {self.pid}: expected a slot that has no command yet")
         waits = hold or bool(command.rlimits)       # else it would be off before they are set
+        spec = {**command.spec, "waits": int(waits)}
         try:
             if command.oom_score_adj is not None:
                 if self.poll() is not None or self.pidfd < 0:
                     return False
                 self._slot = False                  # from here on it is nobody else's
-                self._child.write_oom_score_adj(command.oom_score_adj)
-            elsewhere = command.from_here() if self._where != _here() else {}
+                if not self._child.write_oom_score_adj(command.oom_score_adj):
+                    spec["oom_score_adj"] = command.oom_score_adj
+            if self._where != _here():
+                spec.update(command.from_here())
             with self._reaping:                     # lest its channel is closed, and another file's, in between
-                if self.pidfd < 0 or not self._child.give({**command.spec, **elsewhere, "waits": int(waits)}):
+                if self.pidfd < 0 or not self._child.give(spec):
                     return False
             self._slot = False
             self.args, self._cwd = command.argv, command.spec["cwd"]

@@ -73,7 +73,8 @@ def wait_until_it_polls(pid):
 
 
 def test_a_slot_has_nothing_of_the_parents(way):
-    """No descriptor but its end of the channel and its pidfd of the parent; no argument; as an image, no variable either."""
+    """No descriptor but its end of the channel, its pidfd of the parent, and what it may have to write; no argument; as an
+    image, no variable either."""
     secret = os.memfd_create("secret", 0)                   # inheritable, and below what is closed
     os.set_inheritable(secret, True)
     os.environ["NSNET_SECRET"] = "x"
@@ -81,7 +82,8 @@ def test_a_slot_has_nothing_of_the_parents(way):
         with Slot() as slot:
             wait_until_it_polls(slot.process.pid)
             there = [os.readlink(f"/proc/{slot.process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{slot.process.pid}/fd")]
-            assert sorted(name.partition(":")[0] for name in there) == ["anon_inode", "socket"]
+            assert sorted(name.partition(":")[0] for name in there) == [f"/proc/{slot.process.pid}/oom_score_adj", "anon_inode",
+                                                                        "socket"]
             if way == "image":
                 for file, content in (("environ", b""), ("cmdline", b"nsnet-slot\0"), ("comm", b"nsnet\n")):
                     with open(f"/proc/{slot.process.pid}/{file}", "rb") as proc:
