@@ -101,10 +101,40 @@ struct nsnet_sysctl {
 	int64_t result;			/* the bytes read, 0 of one that is written, or -errno */
 };
 
+/* What a command gets, and who it is. */
+struct nsnet_command {
+	const char *const *paths;	/* candidates for execve, tried in this order */
+	size_t n_paths;
+	char *const *argv;
+	char *const *envp;		/* in nsnet_spawn(): envp[-1] is room for one more */
+	const char *cwd;		/* NULL: inherit */
+	int cwd_fd;			/* in nsnet_give(): the caller's directory, if the slot is in another; else -1 */
+	struct nsnet_fd_move *moves;	/* the only descriptors it keeps; sorted by target */
+	size_t n_moves;
+	int umask;			/* -1: inherit */
+	int set_ids;			/* become uid and gid (inside) */
+	uint32_t uid;
+	uint32_t gid;
+	int set_groups;			/* setgroups(n_groups, groups) */
+	const uint32_t *groups;
+	size_t n_groups;
+	int drop_bounding;
+	uint64_t capabilities;		/* exactly these, in all five sets */
+	int no_new_privs;
+	int new_session;
+	int new_keyring;
+	int pdeathsig;			/* 0: none */
+	const char *oom_score_adj;	/* in nsnet_give(): what the slot writes itself; NULL: inherit */
+	int waits;			/* in nsnet_give(): the slot parks again with it, until nsnet_go() */
+};
+
 struct nsnet_spawn {
 	/* how it is made */
 	int image_fd;			/* the file of this module, which is executed in the child; -1: copy the memory */
 	int cgroup_fd;			/* -1: the parent's cgroup */
+	const struct nsnet_rlimit *stack_limit;	/* set before the first execve, whose arguments it bounds; NULL: inherit */
+	const char *oom_score_adj;	/* in the format of /proc/PID/oom_score_adj; NULL: inherit */
+	int slot;			/* it is parked without a command, which nsnet_give() brings */
 
 	/* namespaces */
 	struct nsnet_ns_join *joins;	/* entered first; a user namespace before the others where that helps */
@@ -124,31 +154,7 @@ struct nsnet_spawn {
 	int mount_proc;			/* a /proc of the new pid namespace */
 	const char *hostname;		/* NULL: as it is */
 
-	/* what the command gets */
-	const char *const *paths;	/* candidates for execve, tried in this order */
-	size_t n_paths;
-	char *const *argv;
-	char *const *envp;		/* envp[-1] is room for one more */
-	const char *cwd;		/* NULL: inherit */
-	struct nsnet_fd_move *moves;	/* the only descriptors it keeps; sorted by target */
-	size_t n_moves;
-	const struct nsnet_rlimit *stack_limit;	/* set before the first execve, whose arguments it bounds; NULL: inherit */
-	const char *oom_score_adj;	/* in the format of /proc/PID/oom_score_adj; NULL: inherit */
-	int umask;			/* -1: inherit */
-
-	/* who it is */
-	int set_ids;			/* become uid and gid (inside) */
-	uint32_t uid;
-	uint32_t gid;
-	int set_groups;			/* setgroups(n_groups, groups) */
-	const uint32_t *groups;
-	size_t n_groups;
-	int drop_bounding;
-	uint64_t capabilities;		/* exactly these, in all five sets */
-	int no_new_privs;
-	int new_session;
-	int new_keyring;
-	int pdeathsig;			/* 0: none */
+	struct nsnet_command command;	/* of a slot only argv and envp, by which others see it */
 
 	/* results; descriptors are -1 until there is one, and the job's to close */
 	int stage;			/* enum nsnet_stage */
@@ -156,6 +162,7 @@ struct nsnet_spawn {
 	int pidfd;
 	int channel;			/* our end: reports come up, "go" goes down, end of file is exec or death */
 	int passed_fd;			/* what came with the last report */
+	size_t given;			/* bytes of a slot's command that have been sent */
 	int parent_fd;			/* the child's own: a pidfd of its parent */
 	int moved;			/* whether the second clone has been heard of */
 	int owner;			/* the pid of the process that has to do with it */
@@ -186,7 +193,9 @@ int nsnet_has_image(void);
 int nsnet_capabilities(uint64_t *effective);
 int nsnet_spawn(struct nsnet_spawn *job);
 int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step);
+int nsnet_write_oom_score_adj(int pid, const char *value, int *step);
 int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report);
+int nsnet_give(struct nsnet_spawn *job, const struct nsnet_command *command);
 int nsnet_go(struct nsnet_spawn *job, struct nsnet_report *report);
 int nsnet_collect(struct nsnet_spawn *job);
 int nsnet_end(struct nsnet_spawn *job);

@@ -138,6 +138,115 @@ NSNET_BARE static long make_channel(int boot)
 	return ends[1];
 }
 
+/* Until it says something. End of the channel means that it is gone, and so are we; its own end (a pidfd, or -1) as well, for
+ * whoever was forked by it may hold the other end of the channel. */
+NSNET_BARE static void wait_for_parent(int channel, int parent_fd)
+{
+	struct pollfd files[2];
+	long got;
+
+	for (;;) {
+		zero(files, sizeof(files));
+		files[0].fd = channel;
+		files[1].fd = parent_fd;
+		files[0].events = files[1].events = POLLIN;
+		got = raw_syscall5(SYS_ppoll, files, 2, 0, 0, 0);
+		if (got < 0 && got != -EINTR)
+			child_exit(127);
+		if (got > 0 && files[0].revents)
+			return;
+		if (got > 0 && files[1].revents)
+			child_exit(127);
+	}
+}
+
+/* One message of what is packed, and the descriptors in it. Bytes; 0: end of the channel. */
+NSNET_BARE static long receive_part(int channel, void *room, size_t len, int *fds, size_t n_fds, size_t *n_received)
+{
+	struct iovec body = { .iov_base = room, .iov_len = len };
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(MOST_FDS * sizeof(int))];
+	} control;
+	struct cmsghdr *header;
+	struct msghdr message;
+	long got;
+
+	zero(&message, sizeof(message));
+	message.msg_iov = &body;
+	message.msg_iovlen = 1;
+	message.msg_control = control.room;
+	message.msg_controllen = sizeof(control.room);
+	do {
+		got = raw_syscall3(SYS_recvmsg, channel, &message, MSG_CMSG_CLOEXEC);
+	} while (got == -EINTR);
+	if (got > 0 && message.msg_flags & MSG_CTRUNC)		/* no room in our table */
+		return -EMFILE;
+	if (got > 0 && message.msg_flags & MSG_TRUNC)
+		return -EPROTO;
+	*n_received = 0;
+	header = CMSG_FIRSTHDR(&message);
+	if (got <= 0 || !header)
+		return got;
+	*n_received = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS || *n_received > n_fds)
+		return -EPROTO;
+	for (size_t i = 0; i < *n_received; i++)		/* volatile: no memcpy */
+		((volatile int *)fds)[i] = ((const int *)(void *)CMSG_DATA(header))[i];
+	return got;
+}
+
+/* What is packed, in memory of its own. `parent_fd`: as above. 0, or -errno. */
+NSNET_BARE long child_receive(int channel, int parent_fd, uint32_t magic, uint32_t size, struct packed **packed)
+{
+	struct packed head;
+	size_t have = 0, n_fds = 0, n;
+	long got;
+	int *fds;
+
+	do {
+		got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&head), sizeof(head), MSG_PEEK, 0, 0);
+	} while (got == -EINTR);
+	if (got < 0)
+		return got;
+	if (got != sizeof(head) || head.magic != magic || head.size != size || head.total < sizeof(head) + size ||
+	    head.total > MOST_PACKED || head.total % 8 || head.n_fds > head.total)
+		return -EPROTO;
+	got = raw_syscall6(SYS_mmap, 0, head.total + head.n_fds * sizeof(int), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (got < 0 && got > -4096)
+		return got;
+	*packed = (struct packed *)got;
+	fds = (int *)(void *)((char *)*packed + head.total);
+	while (have < head.total) {
+		if (have)
+			wait_for_parent(channel, parent_fd);
+		got = receive_part(channel, (char *)*packed + have, head.total - have, fds + n_fds, head.n_fds - n_fds, &n);
+		if (got <= 0)
+			return got < 0 ? got : -EPIPE;
+		have += (size_t)got;
+		n_fds += n;
+	}
+	return n_fds == head.n_fds ? 0 : -EPROTO;
+}
+
+NSNET_BARE void child_unpack(struct packed *packed, struct nsnet_command *command)
+{
+	PLACE(packed, command->paths);
+	PLACE(packed, command->argv);
+	PLACE(packed, command->envp);
+	PLACE(packed, command->cwd);
+	PLACE(packed, command->oom_score_adj);
+	PLACE(packed, command->moves);
+	PLACE(packed, command->groups);
+	for (size_t i = 0; i < command->n_paths; i++)
+		PLACE(packed, ((const char **)command->paths)[i]);
+	for (char **word = (char **)command->argv; word && *word; word++)
+		PLACE(packed, *word);
+	for (char **word = (char **)command->envp; word && *word; word++)
+		PLACE(packed, *word);
+}
+
 /* --- descriptors -------------------------------------------------------------------------------------------------- */
 
 /* The descriptors of the child's own that it still needs, by where their numbers are kept. */
@@ -146,16 +255,16 @@ struct own {
 	size_t count;
 };
 
-NSNET_BARE static int is_target(const struct nsnet_spawn *job, int fd)
+NSNET_BARE static int is_target(const struct nsnet_command *command, int fd)
 {
-	size_t low = 0, high = job->n_moves;
+	size_t low = 0, high = command->n_moves;
 
 	while (low < high) {
 		size_t middle = (low + high) / 2;
 
-		if (job->moves[middle].target == fd)
+		if (command->moves[middle].target == fd)
 			return 1;
-		if (job->moves[middle].target < fd)
+		if (command->moves[middle].target < fd)
 			low = middle + 1;
 		else
 			high = middle;
@@ -164,28 +273,28 @@ NSNET_BARE static int is_target(const struct nsnet_spawn *job, int fd)
 }
 
 /* A copy under a number that no descriptor of the command's will have. */
-NSNET_BARE static long copy_aside(const struct nsnet_spawn *job, int fd, int cloexec)
+NSNET_BARE static long copy_aside(const struct nsnet_command *command, int fd, int cloexec)
 {
 	long copy, from = 0;
 
 	for (;;) {
 		copy = raw_syscall3(SYS_fcntl, fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, from);
-		if (copy < 0 || !is_target(job, (int)copy))
+		if (copy < 0 || !is_target(command, (int)copy))
 			return copy;
 		from = copy + 1;	/* what is left behind here is written over soon */
 	}
 }
 
 /* The smallest number from `from` on that is to stay open; -1: none. */
-NSNET_BARE static int next_kept(const struct nsnet_spawn *job, const struct own *own, int moved, int from)
+NSNET_BARE static int next_kept(const struct nsnet_command *command, const struct own *own, int moved, int from)
 {
 	int found = -1;
 
 	for (size_t i = 0; i < own->count; i++)
 		if (*own->fds[i] >= from && (found < 0 || *own->fds[i] < found))
 			found = *own->fds[i];
-	for (size_t i = 0; i < job->n_moves; i++) {
-		int fd = moved ? job->moves[i].target : job->moves[i].source;
+	for (size_t i = 0; i < command->n_moves; i++) {
+		int fd = moved ? command->moves[i].target : command->moves[i].source;
 
 		if (fd >= from && (found < 0 || fd < found))
 			found = fd;
@@ -193,12 +302,12 @@ NSNET_BARE static int next_kept(const struct nsnet_spawn *job, const struct own 
 	return found;
 }
 
-NSNET_BARE static long close_others(const struct nsnet_spawn *job, const struct own *own, int moved)
+NSNET_BARE static long close_others(const struct nsnet_command *command, const struct own *own, int moved)
 {
 	int from = 0;
 
 	for (;;) {
-		int kept = next_kept(job, own, moved, from);
+		int kept = next_kept(command, own, moved, from);
 		long err = 0;
 
 		if (kept < 0)
@@ -214,35 +323,35 @@ NSNET_BARE static long close_others(const struct nsnet_spawn *job, const struct 
 /* Put every wanted descriptor where it belongs and close all others. First all sources are copied to where no move writes,
  * so that none overwrites a source that is still to be moved; before that, all others are closed to make room. What the
  * child needs itself gets numbers out of the way; of these only `own->fds[0]` is closed by an execve. */
-NSNET_BARE static long arrange_descriptors(struct nsnet_spawn *job, struct own *own)
+NSNET_BARE static long arrange_descriptors(struct nsnet_command *command, struct own *own)
 {
-	long fd = close_others(job, own, 0);
+	long fd = close_others(command, own, 0);
 
 	if (fd < 0)
 		return fd;
-	for (size_t i = 0; i < job->n_moves; i++) {
-		if (job->moves[i].source == job->moves[i].target)
+	for (size_t i = 0; i < command->n_moves; i++) {
+		if (command->moves[i].source == command->moves[i].target)
 			continue;
-		fd = copy_aside(job, job->moves[i].source, 1);
+		fd = copy_aside(command, command->moves[i].source, 1);
 		if (fd < 0)
 			return fd;
-		job->moves[i].aside = (int)fd;
+		command->moves[i].aside = (int)fd;
 	}
 	for (size_t i = 0; i < own->count; i++) {
-		fd = copy_aside(job, *own->fds[i], i == 0);
+		fd = copy_aside(command, *own->fds[i], i == 0);
 		if (fd < 0)
 			return fd;
 		*own->fds[i] = (int)fd;
 	}
-	for (size_t i = 0; i < job->n_moves; i++) {
-		if (job->moves[i].source == job->moves[i].target)	/* there already; an execve is not to close it */
-			fd = raw_syscall3(SYS_fcntl, job->moves[i].target, F_SETFD, 0);
+	for (size_t i = 0; i < command->n_moves; i++) {
+		if (command->moves[i].source == command->moves[i].target)	/* there already; an execve is not to close it */
+			fd = raw_syscall3(SYS_fcntl, command->moves[i].target, F_SETFD, 0);
 		else
-			fd = raw_syscall3(SYS_dup3, job->moves[i].aside, job->moves[i].target, 0);
+			fd = raw_syscall3(SYS_dup3, command->moves[i].aside, command->moves[i].target, 0);
 		if (fd < 0)
 			return fd;
 	}
-	return close_others(job, own, 1);
+	return close_others(command, own, 1);
 }
 
 /* `first`: the one that an execve is to close. */
@@ -371,27 +480,13 @@ NSNET_BARE static long join_namespaces(const struct nsnet_spawn *job)
 	return 0;
 }
 
-/* Parked: until the parent says go. End of the channel means that it is gone, and so are we; its own end as well, for whoever was
- * forked by it may hold the other end of the channel. */
+/* Parked: until the parent says go. */
 NSNET_BARE static void wait_for_go(const struct nsnet_spawn *job, int channel)
 {
-	struct pollfd files[2];
 	char go;
 	long got;
 
-	for (;;) {
-		zero(files, sizeof(files));
-		files[0].fd = channel;
-		files[1].fd = job->parent_fd;
-		files[0].events = files[1].events = POLLIN;
-		got = raw_syscall5(SYS_ppoll, files, 2, 0, 0, 0);
-		if (got < 0 && got != -EINTR)
-			child_exit(127);
-		if (got > 0 && files[0].revents)
-			break;
-		if (got > 0 && files[1].revents)
-			child_exit(127);
-	}
+	wait_for_parent(channel, job->parent_fd);
 	do {
 		got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&go), 1, 0, 0, 0);
 	} while (got == -EINTR);
@@ -434,19 +529,26 @@ NSNET_BARE static long open_proc(void)
 	return fs.f_type == PROC_SUPER_MAGIC ? fd : -EXDEV;	/* what is written elsewhere would bind nobody */
 }
 
-NSNET_BARE static long write_file(int dir, const char *path, const char *text)
+/* All of it at once, as the kernel takes a map. */
+NSNET_BARE static long write_text(long fd, const char *text)
 {
 	size_t len = length(text);
-	long fd, written;
+	long written = raw_syscall3(SYS_write, fd, text, len);
 
-	fd = raw_syscall4(SYS_openat, dir, path, O_WRONLY | O_CLOEXEC, 0);
-	if (fd < 0)
-		return fd;
-	written = raw_syscall3(SYS_write, fd, text, len);	/* the kernel takes a map in one write or not at all */
-	raw_syscall1(SYS_close, fd);
 	if (written < 0)
 		return written;
 	return (size_t)written == len ? 0 : -EIO;
+}
+
+NSNET_BARE static long write_file(int dir, const char *path, const char *text)
+{
+	long fd = raw_syscall4(SYS_openat, dir, path, O_WRONLY | O_CLOEXEC, 0), err;
+
+	if (fd < 0)
+		return fd;
+	err = write_text(fd, text);
+	raw_syscall1(SYS_close, fd);
+	return err;
 }
 
 /* `proc`: as it was before we joined anything. /proc/self belongs to us only while we may be looked into; who may, has power over
@@ -471,7 +573,6 @@ NSNET_BARE static long write_own_maps(const struct nsnet_spawn *job, int proc, i
 	err = write_file(proc, "self/gid_map", job->gid_map);
 	if (err < 0)
 		return err;
-	raw_syscall1(SYS_close, proc);
 	*step = NSNET_STEP_PROC;
 	return hide();
 }
@@ -591,16 +692,16 @@ NSNET_BARE static long set_mounts(const struct nsnet_spawn *job, int *step)
 	return raw_syscall5(SYS_mount, "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
 }
 
-NSNET_BARE static long become(const struct nsnet_spawn *job, int *step)
+NSNET_BARE static long become(const struct nsnet_command *command, int *step)
 {
 	struct powers kept;
 	long err;
 
 	*step = NSNET_STEP_SETGROUPS;
-	err = job->set_groups ? raw_syscall2(SYS_setgroups, job->n_groups, job->groups) : 0;
+	err = command->set_groups ? raw_syscall2(SYS_setgroups, command->n_groups, command->groups) : 0;
 	if (err < 0)
 		return err;
-	if (!job->set_ids)
+	if (!command->set_ids)
 		return 0;
 	/* Keep the permitted set over setresuid to a uid that is not root; set_capabilities narrows it. */
 	*step = NSNET_STEP_CAPABILITIES;
@@ -608,11 +709,11 @@ NSNET_BARE static long become(const struct nsnet_spawn *job, int *step)
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_SETGID;
-	err = raw_syscall3(SYS_setresgid, job->gid, job->gid, job->gid);
+	err = raw_syscall3(SYS_setresgid, command->gid, command->gid, command->gid);
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_SETUID;
-	err = raw_syscall3(SYS_setresuid, job->uid, job->uid, job->uid);
+	err = raw_syscall3(SYS_setresuid, command->uid, command->uid, command->uid);
 	if (err < 0)
 		return err;
 	*step = NSNET_STEP_CAPABILITIES;	/* what was kept is not effective any more */
@@ -658,31 +759,103 @@ NSNET_BARE static long arm_death_signal(int signal, int channel)
 	return 0;
 }
 
-NSNET_BARE static long default_signals(void)
+NSNET_BARE static long set_disposition(int signal, void (*handler)(int))
 {
 	struct kernel_sigaction action;
-	uint64_t none = 0;
 
 	zero(&action, sizeof(action));
-	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
-		long err;
+	action.handler = handler;
+	return raw_syscall4(SYS_rt_sigaction, signal, &action, 0, sizeof(action.mask));
+}
 
-		if (signal == SIGKILL || signal == SIGSTOP)
-			continue;
-		err = raw_syscall4(SYS_rt_sigaction, signal, &action, 0, sizeof(action.mask));
+/* What the parent ignores, it ignores itself. */
+NSNET_BARE static long default_signals(void)
+{
+	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
+		long err = signal == SIGKILL || signal == SIGSTOP ? 0 : set_disposition(signal, 0);
+
 		if (err < 0)
 			return err;
 	}
+	return 0;
+}
+
+NSNET_BARE static long unblock_signals(void)
+{
+	uint64_t none = 0;
+
 	return raw_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
 }
 
+/* A slot has been there for long, and perhaps in the parent's process group: a Ctrl-C of then is not for a command of now. */
+NSNET_BARE static long forget_signals(void)
+{
+	uint64_t pending;
+	long err = raw_syscall2(SYS_rt_sigpending, &pending, sizeof(pending));
+
+	for (int signal = 1; err == 0 && pending && signal <= LAST_SIGNAL; signal++) {
+		if (!(pending >> (signal - 1) & 1) || signal == SIGKILL || signal == SIGSTOP)
+			continue;
+		err = set_disposition(signal, SIG_IGN);		/* the kernel drops what is pending */
+		if (err == 0)
+			err = set_disposition(signal, 0);
+	}
+	return err;
+}
+
+/* What a slot is to run. Its descriptors are put in their places: until now it had none but its own. `score`: its oom_score_adj. */
+NSNET_BARE static struct nsnet_command *receive_command(struct nsnet_spawn *job, int *channel, long score)
+{
+	struct nsnet_command *command;
+	struct packed *packed;
+	const int *fds;
+	struct own own;
+	long err;
+
+	own.fds[0] = channel;
+	own.fds[1] = &job->parent_fd;
+	own.count = job->parent_fd >= 0 ? 2 : 1;
+	wait_for_parent(*channel, job->parent_fd);
+	err = forget_signals();
+	if (err < 0)
+		give_up(*channel, NSNET_STEP_SIGNALS, err);
+	err = child_receive(*channel, job->parent_fd, COMMAND_MAGIC, sizeof(*command), &packed);
+	if (err < 0)
+		give_up(*channel, err == -EMFILE ? NSNET_STEP_DESCRIPTORS : NSNET_STEP_HANDOVER, err);
+	command = &((struct packed_command *)packed)->command;
+	child_unpack(packed, command);
+	fds = (const int *)(void *)((char *)packed + packed->total);
+	if (command->n_moves + (command->cwd_fd >= 0) != packed->n_fds)
+		give_up(*channel, NSNET_STEP_HANDOVER, -EPROTO);
+	for (size_t i = 0; i < command->n_moves; i++)
+		command->moves[i].source = fds[i];
+	err = command->oom_score_adj && score >= 0 ? write_text(score, command->oom_score_adj) : score;
+	if (command->oom_score_adj && err < 0)
+		give_up(*channel, NSNET_STEP_OOM_SCORE_ADJ, err);
+	err = command->cwd_fd >= 0 ? raw_syscall1(SYS_fchdir, fds[command->n_moves]) : 0;
+	if (err < 0)
+		give_up(*channel, NSNET_STEP_CHDIR, err);
+	err = arrange_descriptors(command, &own);
+	if (err == 0 && job->parent_fd >= 0)
+		err = raw_syscall3(SYS_fcntl, job->parent_fd, F_SETFD, FD_CLOEXEC);
+	if (err < 0)
+		give_up(*channel, NSNET_STEP_DESCRIPTORS, err);
+	if (command->waits) {			/* for limits, which only the parent may set */
+		err = report(*channel, NSNET_STEP_READY, 0, -1);
+		if (err < 0)
+			child_exit(127);
+		wait_for_go(job, *channel);
+	}
+	return command;
+}
+
 /* As execvp: a candidate that exists but may not be run is remembered; one that does not exist is passed over. */
-NSNET_BARE static long try_execve(const struct nsnet_spawn *job)
+NSNET_BARE static long try_execve(const struct nsnet_command *command)
 {
 	long result = -ENOENT;
 
-	for (size_t i = 0; i < job->n_paths; i++) {
-		long err = raw_syscall3(SYS_execve, job->paths[i], job->argv, job->envp);
+	for (size_t i = 0; i < command->n_paths; i++) {
+		long err = raw_syscall3(SYS_execve, command->paths[i], command->argv, command->envp);
 
 		if (err == -EACCES)
 			result = err;
@@ -694,20 +867,23 @@ NSNET_BARE static long try_execve(const struct nsnet_spawn *job)
 
 /* The order of steps. */
 __attribute__((noreturn))
-NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
+NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 {
+	const struct nsnet_command *command = &job->command;
 	uint64_t flags = job->new_flags, early;
 	int step = NSNET_STEP_NONE, socket = -1, proc = -1;
-	long err;
+	long err, score = -1;
 
 #define TRY(name, call) do { err = (call); if (err < 0) give_up(channel, (name), err); } while (0)
 
 	if (job->parent_fd >= 0)
 		TRY(NSNET_STEP_DESCRIPTORS, raw_syscall3(SYS_fcntl, job->parent_fd, F_SETFD, FD_CLOEXEC));
-	if (job->oom_score_adj || job->uid_map) {
+	if (job->oom_score_adj || job->uid_map || job->slot) {
 		TRY(NSNET_STEP_PROC, open_proc());
 		proc = (int)err;
 	}
+	if (job->slot)				/* while it belongs to us; whether it may be lowered is looked at later */
+		score = raw_syscall4(SYS_openat, proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0);
 	if (job->oom_score_adj)			/* with the caller's power, which may be needed */
 		TRY(NSNET_STEP_OOM_SCORE_ADJ, write_file(proc, "self/oom_score_adj", job->oom_score_adj));
 	TRY(NSNET_STEP_SETNS, join_namespaces(job));
@@ -725,6 +901,8 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 	} else if (flags & CLONE_NEWUSER) {		/* now the parent writes the maps, and we go on */
 		TRY(NSNET_STEP_HANDOVER, report(channel, NSNET_STEP_USERNS, 0, -1));
 	}
+	if (proc >= 0)
+		raw_syscall1(SYS_close, proc);
 	if (flags & ~early)
 		TRY(NSNET_STEP_UNSHARE, raw_syscall1(SYS_unshare, flags & ~early));
 	if (job->socket_family >= 0) {
@@ -736,6 +914,8 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 		TRY(NSNET_STEP_LOOPBACK, set_loopback_up(socket));
 	if (job->hostname)
 		TRY(NSNET_STEP_HOSTNAME, raw_syscall2(SYS_sethostname, job->hostname, length(job->hostname)));
+	if (job->slot)				/* what does not depend on its command */
+		TRY(NSNET_STEP_SIGNALS, default_signals());
 	err = report(channel, NSNET_STEP_READY, 0, socket);
 	if (err < 0)
 		child_exit(127);
@@ -744,36 +924,41 @@ NSNET_BARE static void child_main(const struct nsnet_spawn *job, int channel)
 	do_sysctls(job, channel);
 	make_more(job, channel);
 
-	wait_for_go(job, channel);
+	if (job->slot)
+		command = receive_command(job, &channel, score);
+	else
+		wait_for_go(job, channel);
 
 	err = set_mounts(job, &step);			/* now that there are maps: a file system belongs to somebody */
 	if (err < 0)
 		give_up(channel, step, err);
-	if (job->new_session)
+	if (command->new_session)
 		TRY(NSNET_STEP_SETSID, raw_syscall0(SYS_setsid));
-	if (job->new_keyring) {			/* before become(): charged to the caller, whose quota is larger than nobody's */
+	if (command->new_keyring) {			/* before become(): charged to the caller, whose quota is larger than nobody's */
 		err = raw_syscall2(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
 		/* A kernel without keys has none to leak, and a filter that hides them from us hides them from the command. */
 		if (err < 0 && err != -ENOSYS && err != -EPERM)
 			give_up(channel, NSNET_STEP_KEYRING, err);
 	}
-	err = become(job, &step);
+	err = become(command, &step);
 	if (err < 0)
 		give_up(channel, step, err);
 	TRY(NSNET_STEP_PROC, hide());			/* from the others of that id */
-	if (job->umask >= 0)
-		TRY(NSNET_STEP_UMASK, raw_syscall1(SYS_umask, job->umask));
-	if (job->cwd)
-		TRY(NSNET_STEP_CHDIR, raw_syscall1(SYS_chdir, job->cwd));
-	TRY(NSNET_STEP_CAPABILITIES, set_capabilities(job->capabilities, job->drop_bounding));
-	if (job->no_new_privs)
+	if (command->umask >= 0)
+		TRY(NSNET_STEP_UMASK, raw_syscall1(SYS_umask, command->umask));
+	if (command->cwd)
+		TRY(NSNET_STEP_CHDIR, raw_syscall1(SYS_chdir, command->cwd));
+	TRY(NSNET_STEP_CAPABILITIES, set_capabilities(command->capabilities, command->drop_bounding));
+	if (command->no_new_privs)
 		TRY(NSNET_STEP_NO_NEW_PRIVS, raw_prctl(PR_SET_NO_NEW_PRIVS, 1, 0));
-	if (job->pdeathsig)
-		TRY(NSNET_STEP_PDEATHSIG, arm_death_signal(job->pdeathsig, channel));
+	if (command->pdeathsig)
+		TRY(NSNET_STEP_PDEATHSIG, arm_death_signal(command->pdeathsig, channel));
 	/* Whoever ends without having said this has not come as far as execve. */
 	TRY(NSNET_STEP_HANDOVER, report(channel, NSNET_STEP_EXECVE, 0, -1));
-	TRY(NSNET_STEP_SIGNALS, default_signals());
-	give_up(channel, NSNET_STEP_EXECVE, try_execve(job));
+	if (!job->slot)
+		TRY(NSNET_STEP_SIGNALS, default_signals());
+	TRY(NSNET_STEP_SIGNALS, unblock_signals());
+	give_up(channel, NSNET_STEP_EXECVE, try_execve(command));
 #undef TRY
 }
 
@@ -804,7 +989,7 @@ NSNET_BARE void child_of_memory(struct birth *birth)
 	if (err < 0 || watch_parent(job) < 0)
 		child_exit(127);
 	own_descriptors(job, &own, &channel, NULL);
-	err = arrange_descriptors(job, &own);
+	err = arrange_descriptors(&job->command, &own);
 	if (err < 0)
 		give_up(channel, NSNET_STEP_DESCRIPTORS, err);
 	child_main(job, channel);
@@ -863,7 +1048,7 @@ NSNET_BARE void child_to_image(void *argument)
 		goto failed;
 	birth->step = NSNET_STEP_DESCRIPTORS;
 	own_descriptors(job, &own, &image, &channel);
-	err = arrange_descriptors(job, &own);
+	err = arrange_descriptors(&job->command, &own);
 	if (err < 0)
 		goto failed;
 	birth->step = NSNET_STEP_IMAGE;
@@ -873,13 +1058,13 @@ NSNET_BARE void child_to_image(void *argument)
 	for (size_t i = 0; i < sizeof(IMAGE_VARIABLE); i++)
 		((volatile char *)variable)[i] = IMAGE_VARIABLE[i];
 	write_number(variable + sizeof(IMAGE_VARIABLE) - 1, (unsigned int)channel);
-	((char **)job->envp)[-1] = variable;
+	((char **)job->command.envp)[-1] = variable;
 	if (job->stack_limit) {			/* if it may not, the parent hears of it later */
 		uint64_t limits[2] = { job->stack_limit->soft, job->stack_limit->hard };
 
 		raw_syscall4(SYS_prlimit64, 0, RLIMIT_STACK, limits, 0);
 	}
-	err = raw_syscall5(SYS_execveat, image, "", job->argv, job->envp - 1, AT_EMPTY_PATH);
+	err = raw_syscall5(SYS_execveat, image, "", job->command.argv, job->command.envp - 1, AT_EMPTY_PATH);
 	if (err == -E2BIG || err == -ENOMEM || err == -EAGAIN)
 		birth->step = NSNET_STEP_EXECVE;	/* that of the command would not fare better */
 failed:
@@ -888,7 +1073,7 @@ failed:
 }
 
 /* In the image. What execve gave is cut to what the caller had. */
-NSNET_BARE void child_of_image(const struct nsnet_spawn *job, int channel)
+NSNET_BARE void child_of_image(struct nsnet_spawn *job, int channel)
 {
 	long err = capset(job->effective, job->permitted, job->permitted);
 

@@ -22,14 +22,29 @@
 #define NSNET_BARE
 #endif
 
-#define IMAGE_MAGIC 0x6e736e65u			/* and the size of the job: a file that was replaced meanwhile is refused */
+#define JOB_MAGIC 0x6e736e65u			/* and the size of the struct: a file that was replaced meanwhile is refused */
+#define COMMAND_MAGIC 0x6e736e66u
 #define IMAGE_VARIABLE "NSNET_IMAGE="		/* the first entry of an image's environment: the channel's number */
+#define MOST_PACKED (64u << 20)			/* bytes; far beyond what execve takes */
+#define MOST_FDS 253				/* in one message: SCM_MAX_FD, <net/scm.h> */
 
-/* A job as bytes, for an image: the struct, and behind it what its pointers point to; a pointer is an offset there. */
-struct packed_job {
+/* What the parent sends, in one message or several: this, a struct, and what its pointers point to; a pointer is an offset from
+ * here. The descriptors that come with it, in the order in which they were sent, are put behind `total`. */
+struct packed {
 	uint32_t magic;
-	uint32_t size;
+	uint32_t size;		/* of the struct */
+	uint32_t total;		/* bytes in all, a multiple of 8 */
+	uint32_t n_fds;
+};
+
+struct packed_job {
+	struct packed head;
 	struct nsnet_spawn job;
+};
+
+struct packed_command {
+	struct packed head;
+	struct nsnet_command command;
 };
 
 /* What the clone and the first lines of the child share. */
@@ -46,12 +61,17 @@ struct powers {
 	uint64_t effective;
 };
 
+/* An offset in what was received becomes an address. */
+#define PLACE(packed, field) ((field) = (field) ? (void *)((char *)(packed) + (uintptr_t)(field)) : 0)
+
 /* Child side: raw system calls only. */
 long child_capabilities(struct powers *powers);
 long child_sysctl(const struct nsnet_sysctl *row, char *room);
+long child_receive(int channel, int parent_fd, uint32_t magic, uint32_t size, struct packed **packed);
+void child_unpack(struct packed *packed, struct nsnet_command *command);
 __attribute__((noreturn)) void child_exit(int status);
 __attribute__((noreturn)) void child_of_memory(struct birth *birth);
 __attribute__((noreturn)) void child_to_image(void *birth);
-__attribute__((noreturn)) void child_of_image(const struct nsnet_spawn *job, int channel);
+__attribute__((noreturn)) void child_of_image(struct nsnet_spawn *job, int channel);
 
 #endif

@@ -3,8 +3,8 @@
  *
  * The kernel maps the file and jumps to nsnet_image: no dynamic linker, no C library, nothing is relocated. All code that is
  * reached from here refers to itself relative to the program counter, makes raw system calls, and calls nothing outside of
- * child.c (the tests look at the symbols). What is to be done comes as one message over the channel, whose number is the first
- * entry of the environment; arguments and environment are the command's own already.
+ * child.c (the tests look at the symbols). What is to be done comes over the channel, whose number is the first entry of the
+ * environment; arguments and environment are the command's own already, unless that comes later.
  *
  * Knows how a job is packed (spawn.c packs it). Refuses to do anything for whoever executes the file without a channel.
  */
@@ -12,9 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 
 #include "child.h"
 #include "rawsys.h"
@@ -46,47 +44,24 @@ NSNET_BARE static int channel_from(const char *variable)
 	return variable[i] ? -1 : number;
 }
 
-NSNET_BARE static struct packed_job *receive_job(int channel)
+NSNET_BARE static struct nsnet_spawn *receive_job(int channel)
 {
-	struct packed_job *packed;
-	long len, got;
+	struct packed *packed;
+	struct nsnet_spawn *job;
 
-	do {
-		len = raw_syscall6(SYS_recvfrom, channel, 0, 0, MSG_PEEK | MSG_TRUNC, 0, 0);
-	} while (len == -EINTR);
-	if (len < (long)sizeof(*packed))
+	if (child_receive(channel, -1, JOB_MAGIC, sizeof(*job), &packed) < 0)
 		child_exit(127);
-	got = raw_syscall6(SYS_mmap, 0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (got < 0 && got > -4096)
-		child_exit(127);
-	packed = (struct packed_job *)got;
-	got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(packed), len, 0, 0, 0);
-	if (got != len || packed->magic != IMAGE_MAGIC || packed->size != sizeof(*packed))
-		child_exit(127);
-	return packed;
-}
-
-/* An offset in the message becomes an address. */
-#define PLACE(field) ((field) = (field) ? (void *)((char *)packed + (uintptr_t)(field)) : 0)
-
-NSNET_BARE static struct nsnet_spawn *unpack(struct packed_job *packed)
-{
-	struct nsnet_spawn *job = &packed->job;
-
-	PLACE(job->joins);
-	PLACE(job->uid_map);
-	PLACE(job->gid_map);
-	PLACE(job->hostname);
-	PLACE(job->paths);
-	PLACE(job->cwd);
-	PLACE(job->oom_score_adj);
-	PLACE(job->groups);
-	PLACE(job->sysctls);
-	for (size_t i = 0; i < job->n_paths; i++)
-		PLACE(((const char **)job->paths)[i]);
+	job = &((struct packed_job *)packed)->job;
+	child_unpack(packed, &job->command);
+	PLACE(packed, job->joins);
+	PLACE(packed, job->uid_map);
+	PLACE(packed, job->gid_map);
+	PLACE(packed, job->hostname);
+	PLACE(packed, job->oom_score_adj);
+	PLACE(packed, job->sysctls);
 	for (size_t i = 0; i < job->n_sysctls; i++) {
-		PLACE(job->sysctls[i].path);
-		PLACE(job->sysctls[i].value);
+		PLACE(packed, job->sysctls[i].path);
+		PLACE(packed, job->sysctls[i].value);
 	}
 	return job;
 }
@@ -105,9 +80,9 @@ NSNET_BARE void nsnet_image_main(char **stack)
 	if (channel < 0 || raw_syscall3(SYS_fcntl, channel, F_SETFD, FD_CLOEXEC) < 0)
 		refuse();
 	raw_syscall5(SYS_prctl, PR_SET_NAME, "nsnet", 0, 0, 0);
-	job = unpack(receive_job(channel));
-	job->argv = argv;
-	job->envp = envp + 1;
+	job = receive_job(channel);
+	job->command.argv = argv;
+	job->command.envp = envp + 1;
 	child_of_image(job, channel);
 }
 

@@ -30,6 +30,7 @@
 #include "parent.h"
 #include "rawsys.h"
 
+#define PART_BYTES 65536		/* of one message to the child: far below wmem_default */
 #define STACK_BYTES 8192	/* for the few frames up to the execve; the thread's own stack may be as small as 32 KiB */
 
 /* All of them: the C library's own call leaves out two that it keeps for itself, and forgets that a caller had blocked them. */
@@ -84,6 +85,35 @@ int nsnet_capabilities(uint64_t *effective)
 	return (int)err;
 }
 
+/* --- waiting for it ----------------------------------------------------------------------------------------------- */
+
+#define STOPPED_MS 1000		/* between two looks at whether somebody has stopped the child */
+
+/* A child that may not go on would make us wait for ever: whoever shares its id may stop it. */
+static int wait_for_channel(const struct nsnet_spawn *job, short events)
+{
+	struct pollfd file = { .fd = job->channel, .events = events };
+	siginfo_t info;
+
+	for (;;) {
+		int ready = poll(&file, 1, STOPPED_MS);
+
+		if (ready > 0)
+			return 0;
+		if (ready < 0)
+			return -errno;
+		memset(&info, 0, sizeof(info));
+		if (waitid(P_PIDFD, (id_t)job->pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid)
+			return -ECANCELED;
+	}
+}
+
+/* A report has come, or the end of the channel. */
+int nsnet_wait_for_report(struct nsnet_spawn *job)
+{
+	return wait_for_channel(job, POLLIN);
+}
+
 /* --- the job as bytes --------------------------------------------------------------------------------------------- */
 
 struct bytes {
@@ -108,28 +138,55 @@ static void *put_text(struct bytes *bytes, const char *text)
 	return put(bytes, text, text ? strlen(text) + 1 : 0);
 }
 
-static void pack(const struct nsnet_spawn *job, struct bytes *bytes)
+/* An array of `count` strings, the last of which may be NULL. */
+static void *put_words(struct bytes *bytes, const char *const *words, size_t count)
 {
-	struct packed_job packed = { .magic = IMAGE_MAGIC, .size = sizeof(packed), .job = *job };
-	size_t paths, sysctls;
+	size_t at = bytes->len;
+	void *array = put(bytes, words, count * sizeof(*words));
 
-	bytes->len = 0;
+	for (size_t i = 0; i < count; i++) {
+		void *offset = put_text(bytes, words[i]);
+
+		if (bytes->start)
+			memcpy(bytes->start + at + i * sizeof(offset), &offset, sizeof(offset));
+	}
+	return array;
+}
+
+static size_t count_of(char *const *words)
+{
+	size_t count = 1;
+
+	while (words[count - 1])
+		count++;
+	return count;
+}
+
+/* What an image has from its execve is left out: words, and descriptors, which are in their places. */
+static void pack_command(struct nsnet_command *packed, struct bytes *bytes, int is_given)
+{
+	packed->paths = put_words(bytes, packed->paths, packed->n_paths);
+	packed->argv = is_given ? put_words(bytes, (const char *const *)packed->argv, count_of(packed->argv)) : NULL;
+	packed->envp = is_given ? put_words(bytes, (const char *const *)packed->envp, count_of(packed->envp)) : NULL;
+	packed->moves = is_given ? put(bytes, packed->moves, packed->n_moves * sizeof(*packed->moves)) : NULL;
+	packed->cwd = put_text(bytes, packed->cwd);
+	packed->oom_score_adj = put_text(bytes, packed->oom_score_adj);
+	packed->groups = put(bytes, packed->groups, packed->n_groups * sizeof(*packed->groups));
+}
+
+static void pack_job(const void *from, struct bytes *bytes)
+{
+	const struct nsnet_spawn *job = from;
+	struct packed_job packed = { .head = { .magic = JOB_MAGIC, .size = sizeof(*job) }, .job = *job };
+	size_t sysctls;
+
 	put(bytes, &packed, sizeof(packed));
+	pack_command(&packed.job.command, bytes, 0);
 	packed.job.joins = put(bytes, job->joins, job->n_joins * sizeof(*job->joins));
 	packed.job.oom_score_adj = put_text(bytes, job->oom_score_adj);
-	packed.job.groups = put(bytes, job->groups, job->n_groups * sizeof(*job->groups));
 	packed.job.uid_map = put_text(bytes, job->uid_map);
 	packed.job.gid_map = put_text(bytes, job->gid_map);
 	packed.job.hostname = put_text(bytes, job->hostname);
-	packed.job.cwd = put_text(bytes, job->cwd);
-	paths = bytes->len;
-	packed.job.paths = put(bytes, job->paths, job->n_paths * sizeof(*job->paths));
-	for (size_t i = 0; i < job->n_paths; i++) {
-		void *offset = put_text(bytes, job->paths[i]);
-
-		if (bytes->start)
-			memcpy(bytes->start + paths + i * sizeof(offset), &offset, sizeof(offset));
-	}
 	sysctls = bytes->len;
 	packed.job.sysctls = put(bytes, job->sysctls, job->n_sysctls * sizeof(*job->sysctls));
 	for (size_t i = 0; i < job->n_sysctls; i++) {
@@ -141,24 +198,118 @@ static void pack(const struct nsnet_spawn *job, struct bytes *bytes)
 		if (bytes->start)
 			memcpy(bytes->start + sysctls + i * sizeof(row), &row, sizeof(row));
 	}
+	packed.head.total = (uint32_t)bytes->len;
 	if (bytes->start)
 		memcpy(bytes->start, &packed, sizeof(packed));
 }
 
-static int send_job(const struct nsnet_spawn *job)
+static void pack_given(const void *from, struct bytes *bytes)
+{
+	const struct nsnet_command *command = from;
+	struct packed_command packed = {
+		.head = { .magic = COMMAND_MAGIC, .size = sizeof(*command) }, .command = *command };
+
+	put(bytes, &packed, sizeof(packed));
+	pack_command(&packed.command, bytes, 1);
+	packed.head.total = (uint32_t)bytes->len;
+	packed.head.n_fds = (uint32_t)(command->n_moves + (command->cwd_fd >= 0));
+	if (bytes->start)
+		memcpy(bytes->start, &packed, sizeof(packed));
+}
+
+/* A descriptor of the n-th of those that go along. */
+static int fd_of(const struct nsnet_command *command, size_t n)
+{
+	return n < command->n_moves ? command->moves[n].source : command->cwd_fd;
+}
+
+/* One message, with descriptors from the `first` on. Bytes that were sent, or -errno. */
+static long send_part(int channel, const char *start, size_t len, const struct nsnet_command *command, size_t first, size_t n_fds)
+{
+	struct iovec body = { .iov_base = (char *)(uintptr_t)start, .iov_len = len };
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(MOST_FDS * sizeof(int))];
+	} control;
+	struct msghdr message = { .msg_iov = &body, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	if (n_fds) {
+		memset(&control.header, 0, sizeof(control.header));
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+		for (size_t i = 0; i < n_fds; i++) {
+			int fd = fd_of(command, first + i);
+
+			memcpy(CMSG_DATA(&control.header) + i * sizeof(fd), &fd, sizeof(fd));
+		}
+		message.msg_control = control.room;
+		message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+	}
+	sent = sendmsg(channel, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return sent < 0 ? -errno : sent;
+}
+
+/* What is packed, from `*sent` on, in as many messages as it takes: the bytes and the descriptors in even parts. */
+static int send_packed(struct nsnet_spawn *job, const struct bytes *bytes, const struct nsnet_command *command, size_t n_fds,
+		       size_t *sent)
+{
+	size_t by_bytes = (bytes->len + PART_BYTES - 1) / PART_BYTES, by_fds = (n_fds + MOST_FDS - 1) / MOST_FDS;
+	size_t parts = by_bytes > by_fds ? by_bytes : by_fds, part = (bytes->len + parts - 1) / parts;
+
+	while (*sent < bytes->len) {
+		size_t first = *sent / part * MOST_FDS, left = n_fds > first ? n_fds - first : 0;
+		size_t len = bytes->len - *sent < part ? bytes->len - *sent : part;
+		long result = send_part(job->channel, bytes->start + *sent, len, command, first, left < MOST_FDS ? left : MOST_FDS);
+
+		if (result == -EAGAIN)
+			result = wait_for_channel(job, POLLOUT);
+		if (result < 0)
+			return (int)result;
+		*sent += (size_t)result;
+	}
+	return 0;
+}
+
+static int send_what(struct nsnet_spawn *job, void (*pack)(const void *, struct bytes *), const void *from,
+		     const struct nsnet_command *command, size_t n_fds, size_t *sent)
 {
 	struct bytes bytes = { 0 };
-	int err = 0;
+	int err;
 
-	pack(job, &bytes);
+	pack(from, &bytes);
+	if (bytes.len > MOST_PACKED)
+		return -E2BIG;
 	bytes.start = calloc(1, bytes.len);
 	if (!bytes.start)
 		return -ENOMEM;
-	pack(job, &bytes);
-	if (send(job->channel, bytes.start, bytes.len, MSG_NOSIGNAL) < 0)
-		err = errno == EMSGSIZE ? -E2BIG : -errno;
+	bytes.len = 0;
+	pack(from, &bytes);
+	err = send_packed(job, &bytes, command, n_fds, sent);
 	free(bytes.start);
 	return err;
+}
+
+static int send_job(struct nsnet_spawn *job)
+{
+	size_t sent = 0;
+
+	return send_what(job, pack_job, job, NULL, 0, &sent);
+}
+
+/* Give a slot its command, which it runs (nsnet_go() says with what success) or, if that `waits`, is ready to run. -ECHILD: it
+ * had ended before; -EINTR: call again; other -errno. */
+int nsnet_give(struct nsnet_spawn *job, const struct nsnet_command *command)
+{
+	int err;
+
+	if (!job->slot || job->stage != NSNET_STAGE_CHILD)
+		return -EINVAL;
+	err = send_what(job, pack_given, command, command, command->n_moves + (command->cwd_fd >= 0), &job->given);
+	if (err == 0 && !command->waits)
+		job->stage = NSNET_STAGE_GOING;
+	return err == -EPIPE || err == -ECONNRESET ? -ECHILD : err;
 }
 
 /* --- reports ------------------------------------------------------------------------------------------------------ */
@@ -361,15 +512,14 @@ static int write_at(int dir, const char *name, const char *text)
 	return err;
 }
 
-/* Write the maps of a parked child. `pid` is its number in the pid namespace that /proc shows, which need not be ours;
- * it is our own child's, not yet waited for, so it names nobody else. */
-int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step)
+/* /proc/PID of a parked child. `pid` is its number in the pid namespace that /proc shows, which need not be ours; it is our own
+ * child's, not yet waited for, so it names nobody else. */
+static int open_proc_of(int pid)
 {
 	char path[32];
 	struct statfs fs;
 	int dir, err;
 
-	*step = NSNET_STEP_PROC;
 	snprintf(path, sizeof(path), "/proc/%d", pid);
 	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (dir < 0)
@@ -377,7 +527,20 @@ int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const cha
 	err = fstatfs(dir, &fs) < 0 ? -errno : 0;
 	if (err == 0 && fs.f_type != PROC_SUPER_MAGIC)
 		err = -EXDEV;		/* something is mounted over it: a map written there would bind nobody */
-	if (err == 0 && deny_setgroups) {
+	if (err < 0)
+		nsnet_close(&dir);
+	return err < 0 ? err : dir;
+}
+
+int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const char *gid_map, int *step)
+{
+	int dir, err = 0;
+
+	*step = NSNET_STEP_PROC;
+	dir = open_proc_of(pid);
+	if (dir < 0)
+		return dir;
+	if (deny_setgroups) {
 		*step = NSNET_STEP_SETGROUPS_DENY;
 		err = write_at(dir, "setgroups", "deny");
 	}
@@ -393,29 +556,23 @@ int nsnet_write_maps(int pid, int deny_setgroups, const char *uid_map, const cha
 	return err;
 }
 
-/* --- from parked to ended ----------------------------------------------------------------------------------------- */
-
-#define STOPPED_MS 1000		/* between two looks at whether somebody has stopped the child */
-
-/* A report has come, or the end of the channel. A child that may not go on would make us wait for ever: whoever shares its id may
- * stop it. */
-int nsnet_wait_for_report(struct nsnet_spawn *job)
+/* For a slot, which has not the caller's power any more when its command is known. EACCES: where it is hidden from us it has to do
+ * it itself, for which that power was not needed. */
+int nsnet_write_oom_score_adj(int pid, const char *value, int *step)
 {
-	struct pollfd file = { .fd = job->channel, .events = POLLIN };
-	siginfo_t info;
+	int dir, err;
 
-	for (;;) {
-		int ready = poll(&file, 1, STOPPED_MS);
-
-		if (ready > 0)
-			return 0;
-		if (ready < 0)
-			return -errno;
-		memset(&info, 0, sizeof(info));
-		if (waitid(P_PIDFD, (id_t)job->pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid)
-			return -ECANCELED;
-	}
+	*step = NSNET_STEP_PROC;
+	dir = open_proc_of(pid);
+	if (dir < 0)
+		return dir;
+	*step = NSNET_STEP_OOM_SCORE_ADJ;
+	err = write_at(dir, "oom_score_adj", value);
+	nsnet_close(&dir);
+	return err;
 }
+
+/* --- from parked to ended ----------------------------------------------------------------------------------------- */
 
 /* Whether a pidfd is that of a child of ours, as a second self must be. */
 static int is_our_child(int pidfd)
@@ -463,15 +620,21 @@ int nsnet_receive(struct nsnet_spawn *job, struct nsnet_report *report)
  * again. */
 int nsnet_go(struct nsnet_spawn *job, struct nsnet_report *report)
 {
+	int err;
+
 	if (job->stage == NSNET_STAGE_CHILD) {
 		/* It may be gone: then there is a last report, or the end of the channel. */
 		if (send(job->channel, "g", 1, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
 			return -errno;
 		job->stage = NSNET_STAGE_GOING;
 	}
+	/* Wait once: for the end of the channel, behind which all is there that it has said. */
+	err = wait_for_channel(job, POLLRDHUP);
+	if (err < 0)
+		return err;
 	for (;;) {
-		int err = nsnet_receive(job, report);
-
+		nsnet_close(&job->passed_fd);
+		err = receive(job->channel, report, &job->passed_fd);
 		if (err < 0 || (err > 0 && report->error))
 			return err;
 		if (err == 0)

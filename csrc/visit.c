@@ -132,8 +132,9 @@ static int send_child(const struct nsnet_visit *visit, size_t more_netns, struct
 	int err;
 
 	*job = (struct nsnet_spawn){
-		.image_fd = visit->image_fd, .cgroup_fd = -1, .joins = joins, .argv = words + 1, .envp = words + 1,
-		.uid_map = visit->uid_map, .gid_map = visit->gid_map, .umask = -1,
+		.image_fd = visit->image_fd, .cgroup_fd = -1, .joins = joins,
+		.command = { .argv = words + 1, .envp = words + 1, .cwd_fd = -1, .umask = -1 },
+		.uid_map = visit->uid_map, .gid_map = visit->gid_map,
 		.socket_family = visit->family, .socket_type = visit->type, .socket_protocol = visit->protocol,
 		.sysctls = visit->sysctls, .n_sysctls = visit->n_sysctls, .more_netns = more_netns,
 		.pid = -1, .pidfd = -1, .channel = -1, .passed_fd = -1, .parent_fd = -1,
@@ -145,7 +146,7 @@ static int send_child(const struct nsnet_visit *visit, size_t more_netns, struct
 	job->new_flags = (visit->new_userns ? CLONE_NEWUSER : 0) | (visit->netns_fd < 0 ? CLONE_NEWNET : 0);
 	err = nsnet_spawn(job);
 	job->joins = NULL;
-	job->argv = job->envp = NULL;
+	job->command.argv = job->command.envp = NULL;
 	return err;
 }
 

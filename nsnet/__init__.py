@@ -31,6 +31,7 @@ if TYPE_CHECKING:                       # for those who read this without runnin
     from nsnet.network.sharded import ShardedNetwork
     from nsnet.objects import (Address, Filter, Hop, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule,
                                TrafficClass, Vlan)
+    from nsnet.pool import Pool
     from nsnet.process import DEVNULL, PIPE, STDOUT, Process, namespaces, own_maps, spawn
     from nsnet.subids import rootless_maps
     from nsnet.verbs import LinkRef
@@ -50,6 +51,7 @@ _HOME = {
     "network": "Network Step",
     "network.sharded": "ShardedNetwork",
     "objects": "Address Filter Hop Link Neighbour Nexthop NsId Port Qdisc Route Rule TrafficClass Vlan",
+    "pool": "Pool",
     "process": "DEVNULL PIPE Process STDOUT namespaces own_maps spawn",
     "subids": "rootless_maps",
     "verbs": "LinkRef",
@@ -60,8 +62,9 @@ __all__ = [
     "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Fault", "Filter", "Hop",
     "KernelError", "LeaseTaken", "Link", "LinkRef", "ListChanged", "Monitor", "Neighbour", "NetlinkError", "Netns",
     "Network", "Nexthop", "NoFreeAddress", "NoSuchObject", "NotPermitted", "NotSupported", "NsId", "NsnetError",
-    "Outcome", "OutcomeUnknown", "PIPE", "Port", "Process", "ProtocolError", "Qdisc", "Request", "RollbackError",
-    "Route", "Rule", "STDOUT", "ShardedNetwork", "Step", "StillPending", "TrafficClass", "UsageError", "Vlan", "collect", "explain",
+    "Outcome", "OutcomeUnknown", "PIPE", "Pool", "Port", "Process", "ProtocolError", "Qdisc", "Request", "RollbackError",
+    "Route", "Rule", "STDOUT", "ShardedNetwork", "Step", "StillPending", "TrafficClass", "UsageError", "Vlan", "collect",
+    "explain",
     "namespaces", "own_maps", "rootless_maps", "spawn",
 ]
 

@@ -95,6 +95,35 @@ class Report(NamedTuple):
     error: int
 
 
+_WORDS = ("paths", "argv", "envp")
+_STRINGS = ("cwd", "uid_map", "gid_map", "hostname", "oom_score_adj")
+_ROWS = {"joins": "struct nsnet_ns_join[]", "moves": "struct nsnet_fd_move[]", "groups": "uint32_t[]"}
+
+
+def _fill(struct: Any, spec: dict, keep: List[Any]) -> None:
+    """Fields as Python has them; what their pointers point to is to be kept as long as the struct."""
+    for name, value in spec.items():
+        if name in _WORDS:
+            keep.append([ffi.new("char[]", os.fsencode(word)) for word in value])
+            room = name == "envp"               # for one in front
+            array = ffi.new("char *[]", [ffi.NULL] * room + keep[-1] + [ffi.NULL])
+            keep.append(array)
+            if name == "paths":
+                struct.n_paths = len(value)
+            value = array + 1 if room else array
+        elif name in _ROWS:
+            setattr(struct, f"n_{name}", len(value))
+            value = ffi.new(_ROWS[name], value or 1)
+            keep.append(value)
+        elif name in _STRINGS and value is not None:
+            value = ffi.new("char[]", os.fsencode(value))
+            keep.append(value)
+        elif name == "stack_limit" and value is not None:
+            value = ffi.new("struct nsnet_rlimit *", value)
+            keep.append(value)
+        setattr(struct, name, ffi.NULL if value is None else value)
+
+
 class Child:
     """A process made by clone3, from the moment of the call.
 
@@ -103,37 +132,14 @@ class Child:
     child that has not come to its command, and closes everything.
     """
 
-    _STRINGS = ("cwd", "uid_map", "gid_map", "hostname", "oom_score_adj")
-    _ROWS = {"joins": "struct nsnet_ns_join[]", "moves": "struct nsnet_fd_move[]", "groups": "uint32_t[]"}
-
     def __init__(self, spec: dict):
         self._keep: List[Any] = []
         job = self._job = ffi.gc(ffi.new("struct nsnet_spawn *", {
             "image_fd": image.fileno(), "pid": -1, "pidfd": -1, "channel": -1, "passed_fd": -1, "parent_fd": -1,
-            "cgroup_fd": -1, "socket_family": -1, "umask": -1}), lib.nsnet_drop)
+            "cgroup_fd": -1, "socket_family": -1, "command": {"umask": -1, "cwd_fd": -1}}), lib.nsnet_drop)
         self._report = ffi.new("struct nsnet_report *")
-        for name, value in spec.items():
-            if name in ("paths", "argv", "envp"):
-                value = self._words(value, room=name == "envp")
-            elif name in self._ROWS:
-                setattr(job, f"n_{name}", len(value))
-                value = self._kept(ffi.new(self._ROWS[name], value or 1))
-            elif name in self._STRINGS:
-                value = ffi.NULL if value is None else self._kept(ffi.new("char[]", os.fsencode(value)))
-            elif name == "stack_limit":
-                value = ffi.NULL if value is None else self._kept(ffi.new("struct nsnet_rlimit *", value))
-            setattr(job, name, value)
-        job.n_paths = len(spec["paths"])
-
-    def _kept(self, value: Any) -> Any:
-        self._keep.append(value)
-        return value
-
-    def _words(self, words: Sequence, room: bool) -> Any:
-        """A NULL-terminated array of strings. `room`: with place for one in front."""
-        strings = self._kept([ffi.new("char[]", os.fsencode(word)) for word in words])
-        array = self._kept(ffi.new("char *[]", [ffi.NULL] * room + strings + [ffi.NULL]))
-        return array + 1 if room else array
+        _fill(job, {name: value for name, value in spec.items() if name != "command"}, self._keep)
+        _fill(job.command, spec["command"], self._keep)
 
     @property
     def pid(self) -> int:
@@ -163,6 +169,31 @@ class Child:
         error = lib.nsnet_write_maps(self.number(), int(deny_setgroups), uid_map.encode(), gid_map.encode(), step)
         if error < 0:
             raise KernelError(-error, step_name(step[0]))
+
+    def write_oom_score_adj(self, value: str) -> bool:
+        """Of a slot, with the caller's power; False if that is not allowed: then the slot may try."""
+        step = ffi.new("int *")
+        error = lib.nsnet_write_oom_score_adj(self.number(), value.encode(), step)
+        if error < 0 and error != -errno.EACCES:
+            raise KernelError(-error, step_name(step[0]))
+        return error == 0
+
+    def give(self, spec: dict) -> bool:
+        """Give a slot its command: `spec` is that of struct nsnet_command. False: it had ended before. go() says how it went;
+        one that `waits` says before that it is ready.
+        """
+        keep: List[Any] = []
+        command = ffi.new("struct nsnet_command *", {"umask": -1, "cwd_fd": -1})
+        _fill(command, spec, keep)
+        result = self._again(lib.nsnet_give, command)
+        if result < 0 and result != -errno.ECHILD:
+            raise self._broken(result, "handover")
+        return result == 0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is a slot that has not been told anything."""
+        return self._job.stage == lib.NSNET_STAGE_CHILD and not self._job.given
 
     def number(self) -> int:
         """What /proc here calls it. It is our own child, not waited for yet, so that is nobody else's number."""

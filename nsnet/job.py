@@ -74,66 +74,38 @@ def small_environment() -> Dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "TERM", "LANG", "TZ") if name in os.environ}
 
 
-class Job:
-    """One launch as it was asked for. `spec`: for clone.Child. `maps`: ((uid_map, gid_map), deny setgroups) for the parent
-    to write, or None. `pipes`: the parent's ends by stream. close() when the child is made, or was not.
+class Place:
+    """The namespaces of a launch as they were asked for: the fields of struct nsnet_spawn that say which, and what a command
+    may be inside. `maps`: ((uid_map, gid_map), deny setgroups) for the parent to write, or None; `by_program`: whether only
+    newuidmap and newgidmap can. `join`: {kind: what is joined}, to be opened.
     """
 
-    def __init__(self, argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mapping[str, Joinable]] = None,
-                 uid_map: Optional[idmap.Maps] = None, gid_map: Optional[idmap.Maps] = None,
-                 setgroups: Optional[bool] = None, user: Union[None, int, str] = None,
-                 group: Union[None, int, str] = None, groups: Optional[Iterable[Union[int, str]]] = None,
-                 capabilities: Iterable[str] = (), no_new_privs: bool = True,
-                 env: Optional[Mapping] = None, cwd: Optional[str] = None, stdin: Any = None, stdout: Any = None,
-                 stderr: Any = None, pass_fds: Iterable[int] = (), pdeathsig: int = 0,
-                 cgroup: Union[None, int, str, os.PathLike] = None,
-                 rlimits: Optional[Mapping[int, Tuple[int, int]]] = None, umask: Optional[int] = None,
-                 oom_score_adj: Optional[int] = None, hostname: Optional[str] = None, new_session: bool = True,
-                 new_keyring: bool = True, proc: bool = False, loopback: bool = True):
-        self.argv = values.command(argv)
+    def __init__(self, *, new: Iterable[str] = (), join: Optional[Mapping[str, Joinable]] = None,
+                 uid_map: Optional[idmap.Maps] = None, gid_map: Optional[idmap.Maps] = None, setgroups: Optional[bool] = None,
+                 hostname: Optional[str] = None, proc: bool = False, loopback: bool = True):
+        self.new, self.join = _kinds(new), _joins_by_kind(join)
         self.maps: Optional[Tuple[Maps, bool]] = None
-        self.by_program = False                     # whether only newuidmap and newgidmap can write them
-        self.files: Dict[str, IO[bytes]] = {}
-        self._opened = kernel.Descriptor()          # a bundle of them
-        score = _number(oom_score_adj, -1000, 1000, "oom_score_adj")
-        self.rlimits = _rlimits(rlimits)            # set by the parent, whose power a higher hard limit takes
-        self.new, join = _kinds(new), _joins_by_kind(join)
+        self.by_program = False
+        self.joins_user = "user" in self.join
+        self.has_foreign_root = "mnt" in self.new or "mnt" in self.join         # only from inside one sees what is there
         self.wants_netns = "net" in self.new
-        self.moves = bool({"pid", "time"} & set(self.new)) or "pid" in join     # its pid is known when it is parked
-        self._check_namespaces(join, hostname, proc)
-        spec: Dict[str, Any] = {
-            "argv": self.argv, "envp": _environment(env), "cwd": _directory(cwd),
-            "no_new_privs": int(no_new_privs), "capabilities": values.capabilities(capabilities),
-            "pdeathsig": _death_signal(pdeathsig), "new_session": int(new_session), "new_keyring": int(new_keyring),
-            "stack_limit": next((one for one in self.rlimits if one["resource"] == resource.RLIMIT_STACK), None),
-            "oom_score_adj": None if score is None else str(score), "moves_pid": int(self.moves), "hostname": _hostname(hostname),
-            "umask": -1 if umask is None else _number(umask, 0, 0o777, "umask"),
+        self.moves = bool({"pid", "time"} & set(self.new)) or "pid" in self.join    # its pid is known when it is parked
+        self._check_namespaces(hostname, proc)
+        self.spec: Dict[str, Any] = {
+            "moves_pid": int(self.moves), "hostname": _hostname(hostname),
             "new_flags": sum(kernel.CLONE_FLAGS[kind] for kind in self.new),
             "private_mounts": int("mnt" in self.new), "mount_proc": int(proc),
         }
         if self.wants_netns:
-            spec.update(socket_family=kernel.AF_NETLINK, socket_type=kernel.SOCK_RAW,
-                        socket_protocol=kernel.NETLINK_ROUTE, loopback=int(loopback))
-        spec.update(self._identity("user" in join, uid_map, gid_map, setgroups, user, group, groups, no_new_privs))
-        spec["paths"] = _candidates(self.argv, env, cwd, foreign_root="mnt" in self.new or "mnt" in join)
-        try:
-            spec["joins"] = _joins(join, self._opened)
-            spec["cgroup_fd"] = -1 if cgroup is None else _open_cgroup(cgroup, self._opened)
-            spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, self._opened,
-                                         self.files)
-        except BaseException:
-            self.close()
-            for file in self.files.values():
-                file.close()
-            raise
-        self.spec = spec
+            self.spec.update(socket_family=kernel.AF_NETLINK, socket_type=kernel.SOCK_RAW,
+                             socket_protocol=kernel.NETLINK_ROUTE, loopback=int(loopback))
+        if "user" in self.new:
+            self._map(uid_map, gid_map, setgroups)
+        elif uid_map is not None or gid_map is not None:
+            raise UsageError("uid_map, gid_map: expected 'user' in new; there is no user namespace to map")
 
-    def close(self) -> None:
-        """Close what was opened for the child."""
-        self._opened.close()
-
-    def _check_namespaces(self, join: Mapping, hostname: Optional[str], proc: bool) -> None:
-        for kind in join:
+    def _check_namespaces(self, hostname: Optional[str], proc: bool) -> None:
+        for kind in self.join:
             if kind in self.new and kind not in ("user", "pid", "cgroup"):
                 raise UsageError(f"join {kind!r}: expected it in join or in new, not in both")
         if hostname is not None and "uts" not in self.new:
@@ -141,18 +113,36 @@ class Job:
         if proc and not {"pid", "mnt"} <= set(self.new):
             raise UsageError("proc True: expected 'pid' and 'mnt' in new")
 
-    def _identity(self, joining_user: bool, uid_map: Optional[idmap.Maps], gid_map: Optional[idmap.Maps],
-                  setgroups: Optional[bool], user: Union[None, int, str], group: Union[None, int, str],
-                  groups: Optional[Iterable], no_new_privs: bool) -> Dict[str, Any]:
+    def _map(self, uid_map: Optional[idmap.Maps], gid_map: Optional[idmap.Maps], setgroups: Optional[bool]) -> None:
         powers = kernel.effective_capabilities()
+        uids = gids = (idmap.Range(0, 0, 1),)       # below a namespace that is joined, its root is ours
+        if not self.joins_user and (uid_map is None or gid_map is None):
+            uids, gids = default_maps()
+        uids = uids if uid_map is None else idmap.check(uid_map, "uid_map")
+        gids = gids if gid_map is None else idmap.check(gid_map, "gid_map")
+        if not self.joins_user:
+            self.by_program = subids.needed(uids, gids, uid=os.geteuid(), gid=os.getegid(), capabilities=powers)
+        if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
+            setgroups = ((bool(powers & _CAP_SETGID) or (self.by_program and idmap.beyond_own(gids, os.getegid())))
+                         and caller.ids().setgroups)
+        elif setgroups and self.by_program and not idmap.beyond_own(gids, os.getegid()):
+            raise UsageError("setgroups True: expected more than one's own gid in gid_map, newgidmap(1) denies it then")
+        self._uids, self._gids, self._deny = uids, gids, not setgroups or self.joins_user
+        if self.joins_user:             # its parent is not our namespace: only the child itself may write them
+            self.spec.update(uid_map=idmap.text(uids), gid_map=idmap.text(gids))
+        else:
+            self.maps = (uids, gids), self._deny
+
+    def identity(self, user: Union[None, int, str], group: Union[None, int, str], groups: Optional[Iterable],
+                 no_new_privs: bool) -> Dict[str, Any]:
+        """The fields of struct nsnet_command that say who a command is in there."""
         uid, gid = _ids(user, group)
         several = None if groups is None else _groups(groups)
         if "user" not in self.new:
-            if uid_map is not None or gid_map is not None:
-                raise UsageError("uid_map, gid_map: expected 'user' in new; there is no user namespace to map")
-            if joining_user:            # root of that namespace, not an outsider that its root may take over
+            if self.joins_user:         # root of that namespace, not an outsider that its root may take over
                 return {"set_ids": 1, "uid": uid or 0, "gid": gid or 0, "drop_bounding": 1,
                         "set_groups": int(several is not None), "groups": several or []}
+            powers = kernel.effective_capabilities()
             drop = bool(powers & _CAP_SETPCAP)
             if not drop and not no_new_privs and os.geteuid() == 0:
                 raise UsageError("no_new_privs False: expected CAP_SETPCAP, without which root regains what is dropped here")
@@ -162,30 +152,104 @@ class Job:
             if several is None and spec["set_ids"] and powers & _CAP_SETGID:
                 several = []            # the caller's groups are not the user's
             return {**spec, "set_groups": int(several is not None), "groups": several or []}
-        uids = gids = (idmap.Range(0, 0, 1),)       # below a namespace that is joined, its root is ours
-        if not joining_user and (uid_map is None or gid_map is None):
-            uids, gids = default_maps()
-        uids = uids if uid_map is None else idmap.check(uid_map, "uid_map")
-        gids = gids if gid_map is None else idmap.check(gid_map, "gid_map")
-        if not joining_user:
-            self.by_program = subids.needed(uids, gids, uid=os.geteuid(), gid=os.getegid(), capabilities=powers)
-        if setgroups is None:           # denied for an unprivileged gid_map, and below a namespace that denies it
-            setgroups = ((bool(powers & _CAP_SETGID) or (self.by_program and idmap.beyond_own(gids, os.getegid())))
-                         and caller.ids().setgroups)
-        elif setgroups and self.by_program and not idmap.beyond_own(gids, os.getegid()):
-            raise UsageError("setgroups True: expected more than one's own gid in gid_map, newgidmap(1) denies it then")
-        deny = not setgroups or joining_user
-        if several and deny:
+        if several and self._deny:
             raise UsageError(f"groups {several}: expected none, setgroups(2) is denied in this user namespace")
-        spec = {"set_ids": 1, "uid": _inside(uids, uid, "user"), "gid": _inside(gids, gid, "group"), "drop_bounding": 1,
-                "set_groups": int(not deny), "groups": several or []}
         for one in several or ():
-            _inside(gids, one, "groups")
-        if joining_user:                # its parent is not our namespace: only the child itself may write them
-            spec.update(uid_map=idmap.text(uids), gid_map=idmap.text(gids))
+            _inside(self._gids, one, "groups")
+        return {"set_ids": 1, "uid": _inside(self._uids, uid, "user"), "gid": _inside(self._gids, gid, "group"),
+                "drop_bounding": 1, "set_groups": int(not self._deny), "groups": several or []}
+
+
+class Command:
+    """What is run in a place, as it was asked for. `spec`: struct nsnet_command for clone.Child; `oom_score_adj`: as /proc has
+    it, or None; `rlimits`: those that the parent sets, whose power a higher hard limit takes. `files`: the parent's ends of its
+    pipes, by stream. close() when the child has its descriptors, or gets none.
+    """
+
+    def __init__(self, place: Place, argv: Sequence[str], *, user: Union[None, int, str] = None,
+                 group: Union[None, int, str] = None, groups: Optional[Iterable[Union[int, str]]] = None,
+                 capabilities: Iterable[str] = (), no_new_privs: bool = True,
+                 env: Optional[Mapping] = None, cwd: Union[None, str, os.PathLike] = None, stdin: Any = None,
+                 stdout: Any = None, stderr: Any = None, pass_fds: Iterable[int] = (), pdeathsig: int = 0,
+                 rlimits: Optional[Mapping[int, Tuple[int, int]]] = None, umask: Optional[int] = None,
+                 oom_score_adj: Optional[int] = None, new_session: bool = True, new_keyring: bool = True):
+        self.argv = values.command(argv)
+        self.files: Dict[str, IO[bytes]] = {}
+        self._opened = kernel.Descriptor()          # a bundle of them
+        score = _number(oom_score_adj, -1000, 1000, "oom_score_adj")
+        self.oom_score_adj = None if score is None else str(score)
+        self.rlimits = _rlimits(rlimits)
+        self.spec: Dict[str, Any] = {
+            "argv": self.argv, "envp": _environment(env), "cwd": _directory(cwd),
+            "no_new_privs": int(no_new_privs), "capabilities": values.capabilities(capabilities),
+            "pdeathsig": _death_signal(pdeathsig), "new_session": int(new_session), "new_keyring": int(new_keyring),
+            "umask": -1 if umask is None else _number(umask, 0, 0o777, "umask"),
+            **place.identity(user, group, groups, no_new_privs),
+        }
+        self._is_anywhere = place.has_foreign_root or self.spec["cwd"] is not None and os.path.isabs(self.spec["cwd"])
+        self.spec["paths"] = _candidates(self.argv, env, cwd, place.has_foreign_root)
+        try:
+            self.spec["moves"] = _descriptors({"stdin": stdin, "stdout": stdout, "stderr": stderr}, pass_fds, self._opened,
+                                              self.files)
+        except BaseException:
+            self.close()
+            self.close_files()
+            raise
+
+    def close(self) -> None:
+        """Close what was opened for the child."""
+        self._opened.close()
+
+    def from_here(self) -> Dict[str, int]:
+        """For a slot that was made in another directory than the caller's, if the command is to be in that, or near it."""
+        if self._is_anywhere:
+            return {}
+        with kernel.refused("chdir"):
+            return {"cwd_fd": self._opened.add(kernel.Descriptor.open(".", os.O_PATH | os.O_DIRECTORY))}
+
+    def close_files(self) -> None:
+        """Close the parent's ends of its pipes, which nobody is to have."""
+        for file in self.files.values():
+            file.close()
+
+
+class Job:
+    """One launch as it was asked for: a place and a command. `spec`: for clone.Child. close() when the child is made, or was
+    not. `slot`: the command comes later; then there is none, and no option says anything of it.
+    """
+
+    def __init__(self, argv: Sequence[str], *, new: Iterable[str] = (), join: Optional[Mapping[str, Joinable]] = None,
+                 uid_map: Optional[idmap.Maps] = None, gid_map: Optional[idmap.Maps] = None, setgroups: Optional[bool] = None,
+                 hostname: Optional[str] = None, proc: bool = False, loopback: bool = True,
+                 cgroup: Union[None, int, str, os.PathLike] = None, slot: bool = False, **options: Any):
+        self._opened = kernel.Descriptor()
+        self.command: Optional[Command] = None
+        self.place = Place(new=new, join=join, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups, hostname=hostname,
+                           proc=proc, loopback=loopback)
+        self.spec = dict(self.place.spec)
+        if slot:
+            self.argv = values.command(argv)
+            self.spec.update(slot=1, command={"argv": self.argv, "envp": [], "moves": []})
         else:
-            self.maps = (uids, gids), deny
-        return spec
+            self.command = Command(self.place, argv, **options)
+            self.argv = self.command.argv
+            limits = self.command.rlimits
+            self.spec.update(command=self.command.spec, oom_score_adj=self.command.oom_score_adj,
+                             stack_limit=next((one for one in limits if one["resource"] == resource.RLIMIT_STACK), None))
+        try:
+            self.spec["joins"] = _joins(self.place.join, self._opened)
+            self.spec["cgroup_fd"] = -1 if cgroup is None else _open_cgroup(cgroup, self._opened)
+        except BaseException:
+            self.close()
+            if self.command is not None:
+                self.command.close_files()
+            raise
+
+    def close(self) -> None:
+        """Close what was opened for the child."""
+        self._opened.close()
+        if self.command is not None:
+            self.command.close()
 
 
 # --- who ---
@@ -249,7 +313,7 @@ def _kinds(new: Iterable[str], what: str = "new") -> Tuple[str, ...]:
 
 
 def _candidates(argv: Tuple, env: Optional[Mapping], cwd: Optional[str], foreign_root: bool) -> Tuple[str, ...]:
-    if foreign_root:                    # what is there can only be seen from inside
+    if foreign_root:
         name = os.fsdecode(argv[0])
         return (name,) if "/" in name else tuple(os.path.join(path, name) for path in os.get_exec_path(env) if path)
     return find_command(argv, env, cwd)

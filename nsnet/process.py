@@ -19,7 +19,7 @@ from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, S
 from nsnet import clone, idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
 from nsnet.hints import why_refused
-from nsnet.job import DEVNULL, PIPE, STDOUT, Job, Joinable, own_maps
+from nsnet.job import DEVNULL, PIPE, STDOUT, Command, Job, Joinable, own_maps
 from nsnet.netns import Netns
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "Process", "launch", "namespaces", "own_maps", "spawn"]
@@ -47,21 +47,27 @@ class Process:
         self._userns: Optional[kernel.Descriptor] = None
         self._reaping = threading.RLock()           # a signal handler may ask while its thread does
         self._parked = False
+        self._slot = False                          # parked without a command
+        self._where: Optional[Tuple[int, int]] = None       # a slot's directory; None: not known
+        self._cwd: Optional[str] = None
         self._talk: Optional[_Talk] = None
         self._job: Optional[Job] = None
         job = Job(argv, **options)
         _collect_left()
         try:
-            self.args, self._cwd = job.argv, job.spec["cwd"]
+            self.args, self._slot = job.argv, job.command is None
             self._child = clone.Child(job.spec)
+            here = _here() if self._slot else None
             with _explained():
                 self._child.clone()
-            for name, file in job.files.items():
-                setattr(self, name, file)
+            if self._slot:
+                self._where = here if here == _here() else None
+            else:
+                self._own(job.command)
             self._job = job
         except BaseException:
-            for file in job.files.values():
-                file.close()
+            if job.command is not None:
+                job.command.close_files()
             self._abandon()
             raise
         finally:
@@ -76,9 +82,8 @@ class Process:
             with _explained():
                 self._wait_until_parked(job)
                 self._parked = True
-                for limit in job.rlimits:
-                    self._set_limit(limit["resource"], _signed(limit["soft"]), _signed(limit["hard"]))
-                if job.wants_netns:
+                self._set_limits(job.command)
+                if job.place.wants_netns:
                     self.netns = Netns(kernel.RtnlSocket(self._child.passed()), fresh=True)
         except BaseException:
             self._abandon()
@@ -87,9 +92,9 @@ class Process:
     def _wait_until_parked(self, job: Job) -> None:
         while True:
             step, error = self._child.receive()
-            if step == "userns" and not error and job.maps is not None:
-                (uids, gids), deny = job.maps
-                if job.by_program:
+            if step == "userns" and not error and job.place.maps is not None:
+                (uids, gids), deny = job.place.maps
+                if job.place.by_program:
                     subids.write_maps(self._child.number(), uids, gids, deny_setgroups=deny)
                 else:
                     self._child.write_maps(idmap.text(uids), idmap.text(gids), deny)
@@ -97,6 +102,16 @@ class Process:
                 return
             else:
                 self._failed(step, error)
+
+    def _own(self, command: Command) -> None:
+        """The ends of its pipes are this object's."""
+        self._cwd = command.spec["cwd"]
+        for name, file in command.files.items():
+            setattr(self, name, file)
+
+    def _set_limits(self, command: Optional[Command]) -> None:
+        for limit in () if command is None else command.rlimits:
+            self._set_limit(limit["resource"], _signed(limit["soft"]), _signed(limit["hard"]))
 
     def _set_limit(self, number: int, soft: int, hard: int) -> None:
         try:
@@ -112,8 +127,8 @@ class Process:
         Raises KernelError with the step that failed in the child ("execve", "capabilities", "chdir", ...); the process
         is gone then.
         """
-        if not self._parked:
-            raise UsageError(f"process {self.pid}: it has gone already")
+        if not self._parked or self._slot:
+            raise UsageError(f"process {self.pid}: " + ("it has no command yet" if self._slot else "it has gone already"))
         if self.returncode is not None:
             raise KernelError(errno.ECHILD, "go", f"process {self.pid} has ended: {_end_of(self.returncode)}")
         try:
@@ -124,6 +139,49 @@ class Process:
             self._abandon()
             raise
         self._parked = False
+
+    def take(self, command: Command, hold: bool = False) -> bool:
+        """For one made with slot=True: give it its command, which runs when this returns (`hold`: is parked again, for go()).
+
+        False if the child had ended before: nothing has happened then. Raises KernelError as go() does. The caller closes
+        the command.
+        """
+        if not self._slot:
+            raise UsageError(f"process {self.pid}: expected a slot that has no command yet")
+        waits = hold or bool(command.rlimits)       # else it would be off before they are set
+        spec = {**command.spec, "waits": int(waits)}
+        try:
+            if command.oom_score_adj is not None:
+                if self.poll() is not None or self.pidfd < 0:
+                    return False
+                self._slot = False                  # from here on it is nobody else's
+                if not self._child.write_oom_score_adj(command.oom_score_adj):
+                    spec["oom_score_adj"] = command.oom_score_adj
+            if self._where != _here():
+                spec.update(command.from_here())
+            with self._reaping:                     # lest its channel is closed, and another file's, in between
+                if self.pidfd < 0 or not self._child.give(spec):
+                    return False
+            self._slot = False
+            self.args, self._cwd = command.argv, command.spec["cwd"]
+            if waits:
+                step, error = self._child.receive()
+                if step != "ready" or error:
+                    self._failed(step, error)
+                self._set_limits(command)
+        except KernelError:
+            if not self.is_slot:
+                self._abandon()
+            raise
+        if not hold:
+            self.go()
+        self._own(command)                          # last: who fails may give the same command to another
+        return True
+
+    @property
+    def is_slot(self) -> bool:
+        """Whether it is parked without a command."""
+        return self._slot and self._child.untouched
 
     def _failed(self, step: Optional[str], error: int) -> None:
         if step is None:                # it ended without a word: killed, or out of memory
@@ -146,7 +204,7 @@ class Process:
     @property
     def moves(self) -> bool:
         """Whether it gets another pid and pidfd in prepare(): only a second clone goes to another pid namespace."""
-        return self._job is not None and self._job.moves
+        return self._job is not None and self._job.place.moves
 
     @property
     def held(self) -> bool:
@@ -416,6 +474,15 @@ def _collect_left() -> None:
         except ChildProcessError:           # somebody else collected it
             pass
         _left.discard((pid, when))
+
+
+def _here() -> Optional[Tuple[int, int]]:
+    """Which directory the caller is in; None if it may not look."""
+    try:
+        found = os.stat(".")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _explained:

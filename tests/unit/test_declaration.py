@@ -775,7 +775,7 @@ def test_the_options_are_those_of_spawn(monkeypatch):
 
 
 def test_every_option_is_one_of_spawn():
-    known = set(job.Job.__init__.__kwdefaults__) | {"stdin", "stdout", "stderr"}
+    known = {*job.Job.__init__.__kwdefaults__, *job.Command.__init__.__kwdefaults__}
     assert {key.name for key in ATTACHMENT if key.of_command} <= known
 
 

@@ -35,6 +35,7 @@ RANKS = [
     {"removal"},
     {"collection", "drift"},
     {"network"},
+    {"pool"},
     {"__init__"},                       # the public face
     {"cli"},
     {"__main__"},
