@@ -242,13 +242,15 @@ class Table:
                 return values.encode()
             if not isinstance(values, Mapping):
                 raise UsageError(f"{values!r}: expected the attributes of {self.prefix} by name")
-        writers = self._writers
-        parts: List[bytes] = []
-        odd = values.flags if type(values) is Flagged else None
+        odd = type(values) is Flagged
+        find = (lambda name: None) if odd else self._writers.get
+        parts = []
         try:
             for name, value in values.items():
-                write = writers.get(name) or self._writer(name, values)
-                parts.append(write(value) if odd is None or name not in odd else self._write_as(odd[name], name, values))
+                write = find(name)
+                if write is None:
+                    write = self._writer_as(name, values) if odd else self._writer(name, values)
+                parts.append(write(value))
         except UsageError as error:
             if error.attribute is None and name in self.rows:
                 error.blame(self.constant(name))
@@ -257,14 +259,20 @@ class Table:
             raise UsageError(f"{value!r}: expected a value for {self.constant(str(name))}") from None
         return b"".join(parts)
 
-    def _write_as(self, flags: List[int], name: str, values: Mapping) -> bytes:
-        """An attribute with the flag bits that it came with."""
+    def _writer_as(self, name: Union[str, int], values: Flagged) -> Callable[[Any], bytes]:
+        """Of an attribute that may have come with other flag bits than ours."""
+        flags = values.flags.get(name)
+        if flags is None:
+            return self._writer(name, values)
         number, codec, many = self.rows[name]
         if isinstance(codec, Choice):
             codec = codec.pick(values)
-        several = values[name] if many else (values[name],)
-        return b"".join(codec.writer(number | bits)(one)
-                        for one, bits in zip_longest(several, flags[:len(several)], fillvalue=codec.flags))
+
+        def write(value: Any) -> bytes:
+            several = value if many else (value,)
+            return b"".join(codec.writer(number | bits)(one)
+                            for one, bits in zip_longest(several, flags[:len(several)], fillvalue=codec.flags))
+        return write
 
     def _writer(self, name: Union[str, int], values: Mapping) -> Callable[[Any], bytes]:
         attr = self.rows.get(name)
@@ -272,11 +280,14 @@ class Table:
             if not isinstance(name, int):
                 raise UsageError(f"{name!r}: expected an attribute of {self.prefix}")
             return lambda value: _write_unknown(name, value)
-        if isinstance(attr.codec, Choice):              # by its siblings, hence not kept under its name
-            codec = attr.codec.pick(values)
-            write = self._writers.get((name, codec))
+        if isinstance(attr.codec, Choice):              # by a sibling, hence not kept under its name alone
+            key = name, values.get(attr.codec.by)
+            write = self._writers.get(key)
             if write is None:
-                write = self._writers[name, codec] = codec.writer(attr.number | codec.flags)
+                codec = attr.codec.pick(values)
+                write = codec.writer(attr.number | codec.flags)
+                if codec is not raw:                    # there is no end of kinds that we do not know
+                    self._writers[key] = write
             return write
         write = attr.codec.writer(attr.number | attr.codec.flags)
         if attr.many:

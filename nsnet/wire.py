@@ -119,14 +119,14 @@ class Codec:
 
     def writer(self, kind: int) -> Callable[[Any], bytes]:
         """A function from a value to the attribute's bytes, header and padding with it."""
-        encode = self.encode
+        encode, pack, pad = self.encode, _pack_header, _PAD
 
         def write(value: Any) -> bytes:
             payload = encode(value)
             length = len(payload)
             if length > ATTR_MAX:
                 raise UsageError(f"{length} bytes, expected at most {ATTR_MAX}")
-            return _pack_header(length + 4, kind) + payload + _PAD[length & 3]
+            return pack(length + 4, kind) + payload + pad[length & 3]
         return write
 
 
@@ -204,6 +204,17 @@ class Text(Codec):
 
     view = decode
 
+    def writer(self, kind: int) -> Callable[[str], bytes]:
+        write_any, pack, head = super().writer(kind), _pack_header, 4 + len(self._end)
+        tails = tuple(self._end + _PAD[(length + len(self._end)) & 3] for length in range(4))       # by length modulo 4
+
+        def write(value: str) -> bytes:
+            if type(value) is str and value.isascii() and len(value) < 256 and "\0" not in value:   # nearly all there is
+                length = len(value)
+                return pack(head + length, kind) + value.encode() + tails[length & 3]
+            return write_any(value)
+        return write
+
 
 class LinkAddress(Codec):
     """A link-layer address of any length, as colon-separated hex."""
@@ -211,6 +222,13 @@ class LinkAddress(Codec):
     name = "lladdr"
 
     def encode(self, value: str) -> bytes:
+        try:
+            if len(value) == 17 and value[2::3] == ":::::":
+                data = bytes.fromhex(value.replace(":", ""))
+                if len(data) == 6:                      # else there are blanks in it, which fromhex() passes over
+                    return data
+        except (ValueError, AttributeError, TypeError):
+            pass
         try:
             return bytes([int(part, 16) for part in value.split(":") if _hex_byte(part)]) if value else b""
         except (ValueError, AttributeError):
@@ -228,8 +246,9 @@ def _hex_byte(part: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
 def encode_ip(text: str) -> bytes:
-    """4 or 16 bytes in network order."""
+    """4 or 16 bytes in network order. Remembered: what is a container's address or gateway is encoded several times."""
     try:
         return _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
     except (OSError, ValueError):
