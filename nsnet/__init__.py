@@ -13,9 +13,9 @@ process in namespaces; `explain` turns netlink bytes into text. All errors are `
 
 __version__ = "0.1.0"
 
-import importlib
-from typing import TYPE_CHECKING, Any, List
+from nsnet.lazy import importer, where
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:                       # for those who read this without running it
     from nsnet.attachments import Attachment, Container
     from nsnet.collection import collect
@@ -56,7 +56,8 @@ _HOME = {
     "subids": "rootless_maps",
     "verbs": "LinkRef",
 }
-_WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
+_WHERE = where(_HOME)
+__getattr__ = importer(__name__, _WHERE)
 
 __all__ = [
     "Address", "AlreadyExists", "Attachment", "Batch", "Container", "DEVNULL", "Event", "Fault", "Filter", "Hop",
@@ -69,12 +70,5 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'nsnet' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"nsnet.{_WHERE[name]}"), name)
-    return value
-
-
-def __dir__() -> List[str]:
+def __dir__() -> list:
     return sorted({*globals(), *__all__})

@@ -3,14 +3,17 @@
 Both only know their network, which does everything.
 """
 
-import weakref
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from __future__ import annotations
+
+import _weakref as weakref              # all that we want of it
 
 from nsnet.declaration import AttachmentSpec
 from nsnet.netns import Netns
 from nsnet.process import Process
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Optional, Tuple
     from nsnet.network import Network
 
 

@@ -4,12 +4,18 @@ Ids of its user namespace, when it started, whether /proc knows processes by the
 a fork asks anew, and so does a process that has moved to another namespace. Knows no policy.
 """
 
+from __future__ import annotations
+
 import functools
 import os
-from typing import Dict, NamedTuple, Optional, Tuple
 
 from nsnet import idmap, kernel
 from nsnet.errors import KernelError
+from nsnet.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Optional, Tuple
 
 
 class Ids(NamedTuple):

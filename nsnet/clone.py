@@ -5,15 +5,21 @@ a socket, `sysctls` with what was read. Knows the file that a child executes (cs
 steps. Knows no policy: process.py does.
 """
 
+from __future__ import annotations
+
+import _thread as threading             # its locks
 import errno
 import fcntl
 import os
-import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet import caller
-from nsnet.errors import KernelError
+from nsnet.errors import KernelError, UsageError
 from nsnet.kernel import EXTENSION, Descriptor, ffi, lib, refused, step_name
+from nsnet.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeAlias
 
 
 _MFD_EXEC = 0x10                            # <linux/memfd.h>, Linux 6.3
@@ -33,19 +39,27 @@ class _Image:
     could open it for writing through /proc/PID/exe, and change what this machine runs (CVE-2019-5736). And its path may lead
     elsewhere by now (chroot). The descriptor is looked at before use and made anew if it is gone: a program that closes all of
     its descriptors may have given the number to another file. Without an image a child is a copy of this process's memory.
+
+    Made for the first child, from the file that is held open since this module was loaded: a new version under its name, or
+    a chroot, changes nothing. One that was written to meanwhile makes no image: its time says so, and then the code that is
+    mapped from it is another too. Its content is kept from then on.
     """
 
     def __init__(self, path: str):
-        self._content = b""
+        self._path, self._content = path, b""
+        self._file, self._stamp = Descriptor(), None
         self._descriptor, self._identity = Descriptor(), None
-        self._lock = threading.RLock()
+        self.renew_lock()
         if lib.nsnet_has_image():
             try:
-                with open(path, "rb") as file:
-                    self._content = file.read()
+                self._file = Descriptor.open(path, os.O_RDONLY)
+                self._stamp = _stamp_of(self._file)
             except OSError:
                 pass
-        self.fileno()
+
+    def renew_lock(self) -> None:
+        """In the child of a fork: a thread that exists no more may have held it."""
+        self._lock = threading.RLock()
 
     def fileno(self) -> int:
         """Its descriptor, which is not to be closed; -1 if there is none."""
@@ -62,6 +76,8 @@ class _Image:
             return False
 
     def _make(self) -> None:
+        if not self._content and self._stamp is not None:
+            self._content = self._read()
         if not self._content:
             return
         try:
@@ -71,6 +87,22 @@ class _Image:
                 return
             made = self._memory(0)
         self._descriptor, self._identity = made, _identity_of(made)
+
+    def _read(self) -> bytes:
+        """The file's content, b"" if it is not the same any more."""
+        try:
+            ours = _stamp_of(self._file)[:2] == self._stamp[:2]
+        except (OSError, UsageError):
+            ours = False
+        if not ours:                                # somebody closed it, likewise
+            self._file.detach()
+            try:
+                self._file = Descriptor.open(self._path, os.O_RDONLY)
+            except OSError:
+                return b""
+        with self._file, open(self._file.fileno(), "rb", closefd=False) as file:
+            content = file.read()
+            return content if _stamp_of(self._file) == self._stamp else b""
 
     def _memory(self, flags: int) -> Descriptor:
         made = Descriptor.of(os.memfd_create, "nsnet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
@@ -85,7 +117,14 @@ def _identity_of(descriptor: Descriptor) -> Tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def _stamp_of(descriptor: Descriptor) -> Tuple[int, ...]:
+    """Which file it is, and whether it is as it was. Its ctime would change with a new version in its place, too."""
+    found = os.fstat(descriptor.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 image = _Image(EXTENSION)
+os.register_at_fork(after_in_child=lambda: image.renew_lock())
 
 
 class Report(NamedTuple):
@@ -319,7 +358,7 @@ class Visits:
         self.close()
 
 
-Row = Tuple[str, Optional[str]]
+Row: TypeAlias = "Tuple[str, Optional[str]]"
 
 
 def sysctls(rows: Sequence[Row], *, netns_fd: int = -1, userns_fd: int = -1) -> List[Tuple[int, bytes]]:

@@ -6,17 +6,22 @@ repeat, to run twice at once, and to kill: a claim goes last, after all that it 
 Knows who lives and where a network namespace is; how things are removed is removal.py's.
 """
 
+from __future__ import annotations
+
 import os
-import re
 from contextlib import nullcontext
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from nsnet import kernel, ownership, removal, state
 from nsnet.errors import KernelError, NsnetError, UsageError
 from nsnet.leases import disk
+from nsnet.named import NamedTuple
 from nsnet.netns import Netns
 from nsnet.ownership import Claim, Mark
 from nsnet.removal import Deadline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
 
 
 class Collected(NamedTuple):
@@ -211,12 +216,16 @@ def _descriptors(pid: str) -> Iterator[str]:
 
 def _inode(path: str) -> Optional[int]:
     """Of a link of /proc that is a network namespace."""
+    import re                           # here: few come this far
+
     found = re.fullmatch(r"net:\[([0-9]+)\]", os.readlink(path))
     return int(found.group(1)) if found else None
 
 
 def _mount_of(mountinfo: str, inode: int) -> Optional[str]:
     """Where a network namespace is mounted (proc(5), mountinfo): an octal escape stands for a blank."""
+    import re
+
     for line in mountinfo.splitlines():
         fields = line.split()
         if fields[3] == f"net:[{inode}]":

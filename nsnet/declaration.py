@@ -23,15 +23,20 @@ A file is one network, or several under `network`. It has the names of the keywo
 A refusal is one line: "FILE: network[0].attachments[0].address '10.7.0.300/24': expected ...", counted from 0.
 """
 
-import difflib
-import hashlib
-import os
-from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from __future__ import annotations
 
-from nsnet import documents, idmap, job, kinds, ranges, sysctls
-from nsnet.documents import at, inside
+import os
+
+from nsnet import idmap, job, kinds, ranges, sysctls
+from nsnet.digest import sha256
 from nsnet.errors import UsageError
+from nsnet.kinds import at, inside
+from nsnet.named import NamedTuple
 from nsnet.values import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 VERSION = 1
 MOST_ATTACHMENTS = 1023             # of one bridge: BR_MAX_PORTS less port 0, net/bridge/br_private.h and find_portno()
@@ -257,7 +262,7 @@ def _checked(keys: Tuple[Key, ...], given: Any, where: str) -> Dict[str, Any]:
     names = [key.name for key in keys]
     for name in kinds.table(given, where.rstrip(":") or "what is declared"):
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1) if isinstance(name, str) and len(name) < 64 else []
+            near = _near(name, names) if isinstance(name, str) and len(name) < 64 else []
             hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
             raise UsageError(f"{inside(where)}key {name!r}: there is none of that name; {hint}")
     found = {}
@@ -267,6 +272,13 @@ def _checked(keys: Tuple[Key, ...], given: Any, where: str) -> Dict[str, Any]:
             raise UsageError(f"{what}: there is none; expected {key.says}")
         found[key.field or key.name] = key.default if value is None else key.kind.check(value, what)
     return found
+
+
+def _near(name: str, names: Sequence[str], cutoff: float = 0.6) -> List[str]:
+    """The most similar of some names, if one is similar."""
+    import difflib                      # here: only a misspelling needs it
+
+    return difflib.get_close_matches(name, names, 1, cutoff)
 
 
 # --- how they fit together ---
@@ -468,7 +480,7 @@ def derived_ifname(*parts: str) -> str:
 
 
 def _digest(parts: Sequence[str]) -> bytes:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
+    return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
 
 def schema() -> Dict[str, Any]:
@@ -510,6 +522,8 @@ def load(path: Union[str, os.PathLike]) -> Tuple[NetworkSpec, ...]:
 
     Raises UsageError, one line that begins with the file's name; KernelError if it cannot be read.
     """
+    from nsnet import documents         # here and below: who has no file needs no parsers
+
     return loads(*documents.read(path))
 
 
@@ -519,6 +533,8 @@ def loads(text: Union[str, bytes], name: str, kind: Optional[str] = None) -> Tup
 
     A network without a lifetime has "declared". Raises UsageError.
     """
+    from nsnet import documents
+
     name = documents.shown(name)
     document = documents.parse(text, name, kind)
     version = document.pop("version", VERSION)
@@ -533,7 +549,7 @@ def loads(text: Union[str, bytes], name: str, kind: Optional[str] = None) -> Tup
         places = [f"{name}: network[{index}]" for index in range(len(tables))]
     else:
         for key in document.keys() - {row.name for row in NETWORK}:
-            if len(key) < 64 and difflib.get_close_matches(key, ["network"], 1, 0.8):
+            if len(key) < 64 and _near(key, ["network"], 0.8):
                 raise UsageError(f"{name}: key {key!r}: there is none of that name; did you mean 'network'?")
         tables, places = [document], [f"{name}:"]
     for table, place in zip(tables, places):

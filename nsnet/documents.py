@@ -8,30 +8,24 @@ that are not finite or that no 64 bits hold, a key that stands twice. A refusal 
 name.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import math
 import os
 import re
-from typing import Any, Dict, List, Optional, Tuple, Union
 
 from nsnet import kernel
 from nsnet.errors import UsageError
+from nsnet.kinds import at, inside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple, Union
 
 MOST_BYTES = 1 << 20                # of a file
 MOST_DEPTH = 16                     # of tables and lists in each other
-
-
-def at(where: str, name: str) -> str:
-    """What is called `name` in a refusal: "FILE: bridge", "FILE: network[0].bridge"."""
-    if not where:
-        return name
-    return f"{where} {name}" if where.endswith(":") else f"{where}.{name}"
-
-
-def inside(where: str) -> str:
-    """What a refusal of a table as a whole begins with: "FILE: ", "FILE: network[0]: ", or nothing."""
-    return where and f"{where.rstrip(':')}: "
 
 
 def read(path: Union[str, os.PathLike]) -> Tuple[bytes, str, Optional[str]]:

@@ -4,21 +4,27 @@ Asks the kernel and the claim, changes nothing. A `Fault` that verbs can mend ha
 work it takes, which is network/repair.py's.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 from contextlib import ExitStack
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet import declaration, forwarding, pins, plan
 from nsnet.declaration import AttachmentSpec, NetworkSpec
 from nsnet.errors import AlreadyExists, KernelError, UsageError
 from nsnet.exchange import Request
+from nsnet.named import NamedTuple
 from nsnet.netns import Netns
 from nsnet.objects import Link
 from nsnet.ownership import Claim, Mark
 from nsnet.plan import Change
 from nsnet.removal import find
 from nsnet.verbs import LinkRef
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 
 class Fault(NamedTuple):

@@ -3,9 +3,14 @@
 Knows the hierarchy and how an error reads in one line. Imports nothing of the package and asks the kernel nothing.
 """
 
+from __future__ import annotations
+
 import errno as _errno
 import os
-from typing import List, Optional, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Optional, Sequence
 
 
 class NsnetError(Exception):

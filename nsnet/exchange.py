@@ -10,14 +10,20 @@ batch that succeeds costs one datagram each way; errors come back unasked.
 Sources: netlink(7); netlink_rcv_skb() and netlink_ack() in net/netlink/af_netlink.c.
 """
 
+from __future__ import annotations
+
 import errno as _errno
 import struct
-from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence
 
 from nsnet import rtnl
 from nsnet.errors import NetlinkError, NotSupported, ProtocolError, UsageError, netlink_error
+from nsnet.named import NamedTuple
 from nsnet.tables import Layout, locate, missing
 from nsnet.wire import Message, encode_message, messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence
 
 _INT = struct.Struct("=i")
 

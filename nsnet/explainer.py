@@ -19,15 +19,21 @@ shows the refused one once more, with a mark under the attribute:
 Sources: netlink(7); netlink_ack() in net/netlink/af_netlink.c; <linux/netlink.h>, enum nlmsgerr_attrs.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from nsnet import rtnl
 from nsnet.errors import ProtocolError, UsageError
 from nsnet.exchange import Exchange, Request
+from nsnet.named import NamedTuple
 from nsnet.names import ATTRIBUTES, STRUCTS, flag_names, message_name
 from nsnet.tables import MAX_DEPTH, Attr, Chain, Level, Table
 from nsnet.wire import (NLA_F_NESTED, NLA_TYPE_MASK, NLMSG_HEADER, Message, Text, attributes, messages, raw, s32)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 _ANY = Table("")                        # a level of which no table is known
 _UNKNOWN = Attr(-1, raw)

@@ -9,17 +9,23 @@ network down, or by gc. Networks may share an uplink: the value is put back by t
 changed meanwhile stays as it is. Knows links and claims; firewall rules are not its business.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 from contextlib import contextmanager
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from nsnet import kernel, ownership, state, sysctls
 from nsnet.declaration import NetworkSpec
 from nsnet.errors import KernelError, NoSuchObject, NotSupported
+from nsnet.named import NamedTuple
 from nsnet.netns import Netns
 from nsnet.objects import Link
 from nsnet.ownership import Claim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
 _WANTED = "1"
 

@@ -4,9 +4,14 @@ Reads a few files under /proc, changes nothing. Knows the switches by which dist
 namespaces: user_namespaces(7), Documentation/admin-guide/sysctl, Debian's and Ubuntu's kernels.
 """
 
+from __future__ import annotations
+
 import errno
 import os
-from typing import Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 _NAMESPACE_STEPS = {"clone3", "unshare", "uid_map", "gid_map", "setgroups_deny"}
 

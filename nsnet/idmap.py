@@ -6,10 +6,17 @@ root: every number is checked here. Knows subuid(5), read as shadow's newuidmap 
 is; process.py and subids.py ask and choose.
 """
 
-import re
-from typing import Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 from nsnet.errors import UsageError
+from nsnet.named import NamedTuple
+from nsnet.values import is_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, List, Optional, Tuple, TypeAlias, Union
 
 MAX_ID = 2**32 - 2                  # 2**32 - 1 is (uid_t)-1, "no change"
 MAX_LINES = 340                     # UID_GID_MAP_MAX_EXTENTS, include/linux/user_namespace.h
@@ -24,7 +31,7 @@ class Range(NamedTuple):
     count: int
 
 
-Maps = Union[Mapping[int, int], Iterable[Tuple[int, int, int]]]
+Maps: TypeAlias = "Union[Mapping[int, int], Iterable[Tuple[int, int, int]]]"
 
 
 def check(value: Maps, what: str = "uid_map") -> Tuple[Range, ...]:
@@ -86,7 +93,7 @@ def parse_option(value: str, what: str) -> Tuple[Range, ...]:
     rows = []
     for part in value.split(","):
         words = part.split(":")
-        if len(words) != 3 or not all(re.fullmatch(r"[0-9]{1,10}", word) for word in words):
+        if len(words) != 3 or not all(is_number(word, 10) for word in words):
             raise UsageError(f"{what} {value!r}: expected INSIDE:OUTSIDE:COUNT, several separated by commas")
         rows.append(tuple(int(word) for word in words))
     return check(rows, what)
@@ -97,7 +104,7 @@ def parse_option(value: str, what: str) -> Tuple[Range, ...]:
 SUBID_LINE = 1023                   # bytes of a line that shadow looks at: rangebuf[] in lib/subordinateio.c
 
 # strtoul() with base 0, as lib/subordinateio.c calls it. It would take "-1" too, and wrap; that is no id, and left out.
-_NUMBER = re.compile(r"[ \t\v\f\r]*\+?(?:0[xX](?P<hex>[0-9a-fA-F]+)|0(?P<octal>[0-7]*)|(?P<decimal>[1-9][0-9]*))")
+_NUMBER = r"[ \t\v\f\r]*\+?(?:0[xX](?P<hex>[0-9a-fA-F]+)|0(?P<octal>[0-7]*)|(?P<decimal>[1-9][0-9]*))"
 
 
 class Subordinate(NamedTuple):
@@ -127,7 +134,9 @@ def parse_subids(content: str) -> Tuple[Subordinate, ...]:
 
 
 def _number(text: str) -> Optional[int]:
-    match = _NUMBER.fullmatch(text)
+    import re                           # here: only who wants a range of ids comes this far
+
+    match = re.fullmatch(_NUMBER, text)
     if match is None:
         return None
     if match["decimal"]:

@@ -4,19 +4,23 @@ Knows defaults: what a command is given and what it must not inherit. Asks the k
 nothing. process.py starts it.
 """
 
+from __future__ import annotations
+
+import _signal as signal                # its numbers; signal itself makes enums of them
 import errno
 import fcntl
-import grp
 import io
 import os
-import pwd
 import resource
-import signal
-from typing import IO, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from collections.abc import Mapping
 
 from nsnet import caller, idmap, kernel, subids, values
 from nsnet.errors import KernelError, UsageError
 from nsnet.netns import Netns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, IO, Iterable, List, Optional, Sequence, Tuple, TypeAlias, Union
 
 PIPE, STDOUT, DEVNULL = -1, -2, -3          # as in subprocess
 NOBODY = 65534                              # /proc/sys/kernel/overflowuid: the id that owns nothing
@@ -24,8 +28,8 @@ _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP = (1 << values.CAPABILITIES.index(name) f
 _JOIN_ORDER = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 _MAX_GROUPS = 32768                         # what one message to the child has room for; NGROUPS_MAX is 65536
 
-Joinable = Union[Netns, str, int, os.PathLike, kernel.Descriptor]
-Maps = Tuple[Tuple[idmap.Range, ...], Tuple[idmap.Range, ...]]
+Joinable: TypeAlias = "Union[Netns, str, int, os.PathLike, kernel.Descriptor]"
+Maps: TypeAlias = "Tuple[Tuple[idmap.Range, ...], Tuple[idmap.Range, ...]]"
 
 
 def find_command(argv: Sequence[str], env: Optional[Mapping] = None, cwd: Optional[str] = None) -> Tuple[str, ...]:
@@ -258,6 +262,8 @@ def _ids(user: Union[None, int, str], group: Union[None, int, str]) -> Tuple[Opt
     """(uid, gid), as subprocess takes them: numbers, or names that the caller's databases know. A name brings its group."""
     uid, gid = user, group
     if isinstance(user, str):
+        import pwd                      # here and below: who gives numbers needs no databases
+
         try:
             found = pwd.getpwnam(user)
         except (KeyError, ValueError):
@@ -268,6 +274,8 @@ def _ids(user: Union[None, int, str], group: Union[None, int, str]) -> Tuple[Opt
 
 def _id(value: Union[None, int, str], what: str) -> Optional[int]:
     if isinstance(value, str):
+        import grp
+
         try:
             value = grp.getgrnam(value).gr_gid
         except (KeyError, ValueError):

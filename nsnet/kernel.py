@@ -4,24 +4,29 @@ The one importer of `nsnet._native`; clone.py, which launches, has it from here.
 on every path. Turns -errno into KernelError with the step's name. Knows no attribute and no policy.
 """
 
+from __future__ import annotations
+
+import _signal                          # socket and signal make enums of numbers, which takes longer than all of this file
+import _socket
+import _thread as threading             # likewise: its locks
 import errno
 import fcntl
 import functools
 import math
 import os
 import select
-import signal as _signal
-import socket
 import struct
 import sys
-import threading
 import time
 from collections import deque
 from contextlib import contextmanager
 from itertools import chain, starmap
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from nsnet.errors import KernelError, NsnetError, OutcomeUnknown, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 if not sys.platform.startswith("linux"):
     raise ImportError(f"nsnet needs Linux namespaces, and this is {sys.platform}")
@@ -37,7 +42,7 @@ CLONE_FLAGS = {
     "time": 0x00000080, "mnt": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000,
     "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000,
 }
-AF_NETLINK, SOCK_RAW = socket.AF_NETLINK, socket.SOCK_RAW
+AF_NETLINK, SOCK_RAW = _socket.AF_NETLINK, _socket.SOCK_RAW
 NETLINK_ROUTE = 0                   # <linux/netlink.h>
 SIOCGSKNS = 0x894C                  # <linux/sockios.h>: the netns of a socket, as a descriptor
 SIOCGIFNAME = 0x8910
@@ -52,6 +57,7 @@ DEFAULT_TIMEOUT = 30.0              # seconds that one batch may take; a machine
 INDEXED_TYPES = 72                  # attribute types that index_attributes() looks at: more than any message has
 IFNAME_BYTES = 15                   # of a name, before the NUL: IFNAMSIZ in <linux/if.h> is 16
 ALTNAME_BYTES = 127                 # ALTIFNAMSIZ is 128
+RECEIVE_BYTES = 1 << 20             # of a monitor's receive buffer, as for `ip monitor`; only what waits there takes memory
 REPLY_BYTES = 1 << 17               # room for replies between two looks at them; at least two datagrams of 64 KiB
 
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
@@ -365,8 +371,11 @@ class RtnlSocket:
         if self._identity is None:
             with refused("netns cookie"):
                 number = self._with_fd(os.dup)
-            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE, number) as view:  # told, it asks nothing
+            view = _socket.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, number)      # told, it asks nothing
+            try:
                 self._identity = netns_identity(view)
+            finally:
+                view.close()
         return self._identity
 
 
@@ -453,20 +462,20 @@ def _ifname_bytes(ifname: str) -> bytes:
     return name
 
 
-def _netns_of(fd: Union[int, socket.socket]) -> Descriptor:
+def _netns_of(fd: Union[int, _socket.socket]) -> Descriptor:
     try:
         return Descriptor.of(fcntl.ioctl, fd, SIOCGSKNS)
     except OSError as error:
         raise KernelError(error.errno, "netns descriptor", "SIOCGSKNS needs CAP_NET_ADMIN there") from None
 
 
-def netns_identity(view: socket.socket) -> str:
+def netns_identity(view: _socket.socket) -> str:
     """Names a socket's namespace for as long as the machine runs: its cookie, which is never used again.
 
     Before Linux 5.14 there is no cookie: then its inode, which is unique only while the namespace lives.
     """
     try:
-        return f"cookie:{struct.unpack('=Q', view.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
+        return f"cookie:{struct.unpack('=Q', view.getsockopt(_socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             raise KernelError(error.errno, "netns cookie") from None

@@ -4,14 +4,20 @@ Knows types, bounds and spelling, and refuses in one line that names the place a
 has which kind, nor how values fit together: declaration.py does. Asks the kernel nothing.
 """
 
-import re
+from __future__ import annotations
+
 import resource
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from collections.abc import Mapping
 
 from nsnet import idmap, kernel, values
 from nsnet.errors import UsageError
+from nsnet.named import NamedTuple
 from nsnet.values import Address
 from nsnet.wire import decode_ip, encode_ip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 MOST_ADDRESSES = 64                 # of one bridge or attachment
 MOST_RANGES = 1024
@@ -20,6 +26,18 @@ LIMITS = {name[len("RLIMIT_"):].lower(): getattr(resource, name) for name in sor
           if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"}      # BSD's name of nofile
 _MOST_AGEING = (2**32 - 1) / 100    # seconds: IFLA_BR_AGEING_TIME is a u32 of 1/100 s
 _AUTO = "auto"
+
+
+def at(where: str, name: str) -> str:
+    """What is called `name` in a refusal: "FILE: bridge", "FILE: network[0].bridge"."""
+    if not where:
+        return name
+    return f"{where} {name}" if where.endswith(":") else f"{where}.{name}"
+
+
+def inside(where: str) -> str:
+    """What a refusal of a table as a whole begins with: "FILE: ", "FILE: network[0]: ", or nothing."""
+    return where and f"{where.rstrip(':')}: "
 
 
 def refuse(what: str, value: Any, expected: str) -> Any:
@@ -110,7 +128,7 @@ def _choice(*names: str) -> Callable[[Any, str], str]:
 
 
 def _name(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+    if not values.is_name(value, 64):
         refuse(what, value, "1 to 64 of A-Z a-z 0-9 _ . - beginning with a letter or digit")
     return value
 
@@ -209,7 +227,7 @@ def _map(value: Any, what: str) -> Tuple[idmap.Range, ...]:
 
 def _umask(value: Any, what: str) -> int:
     """A number, which in TOML may be octal; or octal digits in quotes, for JSON."""
-    if isinstance(value, str) and re.fullmatch("0?[0-7]{1,3}", value):
+    if isinstance(value, str) and 1 <= len(value) <= 4 and not value.strip("01234567") and int(value, 8) <= 0o777:
         return int(value, 8)
     if isinstance(value, (bool, str)) or not isinstance(value, int) or not 0 <= value <= 0o777:
         refuse(what, value, 'a number from 0 to 511, or octal digits such as "022"')

@@ -14,6 +14,8 @@ Knows one socket and how a datagram becomes events. Keeps no state of the namesp
 Sources: netlink(7), rtnetlink(7), net/netlink/af_netlink.c.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import select
@@ -22,14 +24,19 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, Set, Union
 
 from nsnet import kernel, rtnl
 from nsnet.errors import KernelError, NoSuchObject, UsageError
 from nsnet.explainer import Explainer
+from nsnet.kernel import RECEIVE_BYTES
+from nsnet.named import NamedTuple
 from nsnet.objects import (Address, Filter, Link, Neighbour, Nexthop, NsId, Port, Qdisc, Route, Rule, TrafficClass)
 from nsnet.tables import Body
 from nsnet.wire import messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Deque, Iterator, List, Optional, Sequence, Set, Union
 
 GROUPS = {
     "link": (rtnl.RTNLGRP_LINK,),
@@ -41,7 +48,6 @@ GROUPS = {
     "nsid": (rtnl.RTNLGRP_NSID,),
     "tc": (rtnl.RTNLGRP_TC,),
 }
-RECEIVE_BYTES = 1 << 20             # of the receive buffer, as for `ip monitor`; only what waits there takes memory
 
 SOL_NETLINK = 270                   # <linux/socket.h>
 NETLINK_ADD_MEMBERSHIP = 1          # <linux/netlink.h>

@@ -4,10 +4,14 @@ Data, and the few functions that look it up: for explain.py and for the repr of 
 protocol itself needs none of it.
 """
 
-from typing import Callable, Dict, List, Tuple
+from __future__ import annotations
 
 from nsnet import rtnl
 from nsnet.wire import Message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, List, Tuple
 
 # Constants that nothing but a reader needs, by uapi header; rtnl has the others.
 CONSTANTS = {name: value for name, value in vars(rtnl).items() if type(value) is int}

@@ -8,24 +8,28 @@ Knows links, addresses and routes of one namespace, and how a name becomes an in
 what belongs together, and what should be there: ownership.py and network.py do.
 """
 
+from __future__ import annotations
+
+import _socket                          # its numbers; socket itself is slow to import, see socket() below
+import _thread as threading             # its locks, likewise
 import errno
 import os
-import socket as _socket
-import threading
 import time
 from contextlib import ExitStack
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
-from nsnet import clone, kernel, pins
+from nsnet import clone, kernel
 from nsnet.errors import KernelError, NoSuchObject, ProtocolError, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
-from nsnet.explainer import TracedExchange
-from nsnet.hints import why_refused
-from nsnet.monitor import RECEIVE_BYTES, Monitor, wait_link
+from nsnet.kernel import RECEIVE_BYTES
 from nsnet.objects import Link
 from nsnet.reading import Reading
 from nsnet.requests.common import number, positive
 from nsnet.verbs import LinkLike, LinkRef, Verbs, words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
+    from nsnet.monitor import Monitor
 
 CHUNK_BYTES = 1 << 16               # one send; far below net.core.wmem_default
 CHUNK_REQUESTS = 200                # so that 200 errors fit the receive buffer
@@ -120,6 +124,8 @@ class Netns(Verbs, Reading):
         try:
             return cls._new(beside)
         except KernelError as error:
+            from nsnet.hints import why_refused
+
             error.hint = why_refused(error.step, error.errno)
             raise
 
@@ -192,6 +198,8 @@ class Netns(Verbs, Reading):
                     if left:
                         taken = visits.take()
         except KernelError as error:
+            from nsnet.hints import why_refused
+
             error.hint = why_refused(error.step, error.errno)
             raise
 
@@ -305,11 +313,15 @@ class Netns(Verbs, Reading):
 
         Raises UsageError for a bad name; KernelError with step "pin": EEXIST if it is taken, EPERM without CAP_SYS_ADMIN.
         """
+        from nsnet import pins          # here and below: few namespaces have names
+
         return pins.pin(self.fd, name)
 
     @staticmethod
     def unpin(name: str, *, missing_ok: bool = False) -> None:
         """Take such a name away. Raises KernelError with step "unpin": ENOENT unless `missing_ok`."""
+        from nsnet import pins
+
         pins.unpin(name, missing_ok=missing_ok)
 
     def may_administer(self) -> bool:
@@ -413,6 +425,8 @@ class Netns(Verbs, Reading):
         forwarding entries among "neighbour". `receive_bytes`: of the receive buffer; when it runs over, an event with
         the action "overflow" says so.
         """
+        from nsnet.monitor import Monitor       # here and below: who builds a network listens to nothing
+
         here = self.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
         names = groups[0] if len(groups) == 1 and not isinstance(groups[0], str) else groups
         return Monitor(here, names or ("link",), receive_bytes=receive_bytes)
@@ -425,12 +439,16 @@ class Netns(Verbs, Reading):
         `timeout` in seconds: then KernelError with ETIMEDOUT. Returns the Link, None for one that is gone. See
         nsnet.monitor.wait_link() for links that are renamed or made again.
         """
+        from nsnet.monitor import wait_link
+
         return wait_link(self, link, up=up, carrier=carrier, operstate=operstate, gone=gone, timeout=timeout)
 
     # --- reaching what is inside ---
 
     def socket(self, family: int = _socket.AF_INET, type: int = _socket.SOCK_STREAM, proto: int = 0) -> _socket.socket:
         """A socket of this namespace: whatever the calling thread does with it happens here."""
+        import socket as _socket        # here: what builds a network needs none
+
         rtnl_socket = self.socket_of_rtnl
         if self._here:
             made = _socket.socket(family, type, proto)
@@ -461,6 +479,8 @@ class Netns(Verbs, Reading):
 
         What nsnet.sysctls makes its calls from, which checks that they are such files.
         """
+        import socket as _socket
+
         rtnl_socket = self.socket_of_rtnl
         rtnl_socket.fileno()                    # a closed one says so
         if self._here:
@@ -529,6 +549,8 @@ def _exchange_of(chunk: Sequence[Request]) -> Callable[[int], Exchange]:
     level = kernel.tracing()
     if not level:
         return lambda first_seq: Exchange(chunk, first_seq)
+    from nsnet.explainer import TracedExchange
+
     return lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace, hex=level > 1)
 
 

@@ -6,13 +6,18 @@ when it is asked for: that costs what is looked at, and bytes that make no sense
 looked at.
 """
 
+from __future__ import annotations
+
 import sys
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from nsnet import rtnl
 from nsnet.errors import ProtocolError
-from nsnet.names import OBJECTS
+from nsnet.named import NamedTuple
 from nsnet.tables import Body
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 _NOTHING: Mapping = {}
 FOREVER = 0xFFFFFFFF                # INFINITY_LIFE_TIME, include/net/addrconf.h
@@ -54,6 +59,8 @@ class _Object(Body):
 
     def _words(self) -> Mapping:
         """How to say a field's number, by the field's name; a class derived from Route has what Route has."""
+        from nsnet.names import OBJECTS         # here: nothing but a repr needs words
+
         return next((OBJECTS[kind.__name__] for kind in type(self).__mro__ if kind.__name__ in OBJECTS), _NOTHING)
 
 

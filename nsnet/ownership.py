@@ -14,24 +14,28 @@ abstract unix socket with the name of its mark: the kernel gives that up with th
 Knows names, groups and processes; does not know what a network looks like, and removes nothing.
 """
 
+from __future__ import annotations
+
 import errno
-import hashlib
-import json
 import os
-import re
-import socket
 import struct
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from nsnet import caller, declaration, kernel, state
+from nsnet.digest import sha256
 from nsnet.errors import KernelError, UsageError
+from nsnet.named import NamedTuple
 from nsnet.netns import Netns
 from nsnet.objects import Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 VERSION = 2
 SHARED = ("declared", "attachments")        # lifetimes of networks that all processes with a state directory share
 STATES = ("building", "up", "removing")
-_ENTRY = re.compile(r"([0-9a-f]{12})\.(lock|json|tmp)")       # other files in the state directory are not ours
+_ENTRY = r"([0-9a-f]{12})\.(lock|json|tmp)"       # other files in the state directory are not ours
 LOCK_TIMEOUT = 30.0                 # seconds that another process may work on a network before we say so
 
 
@@ -80,6 +84,8 @@ class Mark(NamedTuple):
     @classmethod
     def parse(cls, ifalias: Optional[str]) -> Optional["Mark"]:
         """Of a link whose network keeps nothing on disk; None for any other alias."""
+        import re                       # here: importing what makes a network needs none
+
         found = re.fullmatch(r"nsnet:([0-9a-f]{12}):([0-9]{1,10})(?::([0-9]{1,10}):([0-9]{1,20}):(pid:\[[0-9]+\]))?",
                              ifalias or "", re.ASCII)
         if found is None:
@@ -91,6 +97,8 @@ class Mark(NamedTuple):
 
 def hold_name(netns: Netns, mark: Mark) -> Optional[socket.socket]:
     """The socket that says, in that namespace, that the owner of `mark` lives; None if another has the name."""
+    import socket
+
     made = netns.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         made.bind(_name_of(mark))
@@ -108,6 +116,8 @@ def hold_name(netns: Netns, mark: Mark) -> Optional[socket.socket]:
 
 def is_held_by_us(netns: Netns, mark: Mark) -> bool:
     """Whether who has the name of `mark` is of our user (SO_PEERCRED, unix(7)): anybody may take one that is free."""
+    import socket
+
     with netns.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
         made.setblocking(False)
         try:
@@ -128,7 +138,7 @@ def _name_of(mark: Mark) -> str:
 
 def key_of(netns: str, bridge: str) -> str:
     """The name of a claim's files: there is one network for each bridge of a network namespace."""
-    return hashlib.sha256(f"{netns}\0{bridge}".encode()).hexdigest()[:12]
+    return sha256(f"{netns}\0{bridge}".encode()).hexdigest()[:12]
 
 
 class Claim:
@@ -171,6 +181,8 @@ class Claim:
     @classmethod
     def load(cls, directory: str, key: str) -> "Claim":
         """From disk. Raises FileNotFoundError if there is none, ValueError for what makes no sense."""
+        import json                     # here, as it takes 3 ms to import, with re
+
         content = state.read(os.path.join(directory, f"{key}.json"))
         try:
             found = json.loads(content)
@@ -184,6 +196,8 @@ class Claim:
         return claim
 
     def _check(self, key: str) -> None:
+        import re
+
         if self.key != key or key_of(self.netns, self.bridge) != key:
             raise ValueError("its name is not that of its network")
         if not re.fullmatch(r"nsnet:[0-9a-f]{12}", self.mark, re.ASCII) or not all(
@@ -298,6 +312,8 @@ class Claim:
 
     def write(self) -> None:
         """Put it on disk, synced, unless it is there as it is. After a crash the old or the new one is there, whole."""
+        import json
+
         if self.directory is None:
             return
         content = json.dumps(self.content()).encode()
@@ -366,8 +382,10 @@ def _remove(directory: str, key: str, *suffixes: str) -> None:
 
 def keys(directory: str) -> List[str]:
     """Of all claims in a state directory, those that are locked before they are written among them."""
+    import re
+
     with kernel.refused(f"list {directory}"):
-        return sorted({entry.group(1) for entry in map(_ENTRY.fullmatch, os.listdir(directory)) if entry})
+        return sorted({entry.group(1) for entry in map(re.compile(_ENTRY).fullmatch, os.listdir(directory)) if entry})
 
 
 def claims(directory: str) -> Iterable[Claim]:

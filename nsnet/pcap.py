@@ -8,10 +8,16 @@ Sources: pcap-savefile(5); draft-ietf-opsawg-pcap; draft-ietf-opsawg-pcapng, sec
 https://www.tcpdump.org/linktypes/LINKTYPE_NETLINK.html; <linux/if_packet.h>, <linux/netlink.h>.
 """
 
+from __future__ import annotations
+
 import struct
-from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from nsnet.errors import ProtocolError
+from nsnet.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator, List, Optional, Tuple
 
 LINKTYPE_NETLINK = 253
 ARPHRD_NETLINK = 824                    # <linux/if_arp.h>

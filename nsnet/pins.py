@@ -7,15 +7,20 @@ is taken away does not live on there. Knows files and mounts; what is in a names
 Every path is a descriptor's: nothing is followed, and what lies between a look and its use cannot be exchanged.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
 import stat
 from contextlib import contextmanager, suppress
-from typing import Iterator, List
 
 from nsnet import kernel, values
 from nsnet.errors import KernelError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator, List
 
 DIRECTORY = "/run/netns"            # /var/run/netns of older iproute2 is the same by a symbolic link
 _MS_BIND, _MS_REC, _MS_SHARED = 4096, 16384, 1 << 20        # <linux/mount.h>

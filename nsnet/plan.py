@@ -6,19 +6,25 @@ repaired, or it is only shown what would be sent. Whatever is there beyond what 
 Knows links, addresses, routes and their declarations; whose they are, and what is undone when, is network/'s.
 """
 
-import socket
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from __future__ import annotations
+
+import _socket as socket               # its numbers; socket itself is slow to import
 
 from nsnet import declaration, state, sysctls, values
 from nsnet.declaration import AttachmentSpec, NetworkSpec, RouteSpec
 from nsnet.errors import NoSuchObject
+from nsnet.named import NamedTuple
 from nsnet.netns import Netns
 from nsnet.objects import Address, Link, Route
 from nsnet.ownership import Claim
 from nsnet.verbs import LinkRef, Verbs
 
-Verb = Callable[[Verbs], Any]
-Settings = Dict[str, Tuple[Optional[str], str]]         # sysctls: what each is (None: not there), and what it is to be
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeAlias
+
+Verb: TypeAlias = "Callable[[Verbs], Any]"
+Settings: TypeAlias = "Dict[str, Tuple[Optional[str], str]]"         # sysctls: what each is (None: not there), and what it is to be
 _MAIN = 254                         # RT_TABLE_MAIN
 _BRIDGE_MTU, _OTHER_MTU = 1500, 1499    # ETH_DATA_LEN: of a bridge that was given none
 _IP6_METRIC = 1024                  # IP6_RT_PRIO_USER <linux/ipv6_route.h>: of a route that was given none

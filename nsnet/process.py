@@ -4,23 +4,25 @@ Knows how a child is taken from its clone to its command; signals, streams, and 
 csrc/child.c knows the order of steps inside. Nothing here knows about bridges or addresses.
 """
 
+from __future__ import annotations
+
+import _signal as signal                # its numbers; signal itself makes enums of them
+import _thread as threading             # its locks
 import errno
 import os
 import resource
 import select
-import selectors
-import signal
 import sys
-import threading
 import time
-import warnings
-from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from nsnet import clone, idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
-from nsnet.hints import why_refused
 from nsnet.job import DEVNULL, PIPE, STDOUT, Command, Job, Joinable, own_maps
 from nsnet.netns import Netns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, IO, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "Process", "launch", "namespaces", "own_maps", "spawn"]
 
@@ -334,6 +336,8 @@ class Process:
 
     def __del__(self) -> None:
         if getattr(self, "_child", None) is not None and not sys.is_finalizing() and self._leave():
+            import warnings
+
             warnings.warn(f"process {self.pid} still runs, and nobody waits for it", ResourceWarning, source=self)
 
     def _abandon(self) -> None:
@@ -493,6 +497,8 @@ class _explained:
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         if isinstance(error, KernelError):
+            from nsnet.hints import why_refused
+
             error.hint = error.hint or why_refused(error.step, error.errno)
 
 
@@ -506,6 +512,8 @@ def _end_of(returncode: Optional[int]) -> str:
         return "how is not known"
     if returncode >= 0:
         return f"status {returncode}"
+    import signal                       # here: for the name
+
     try:
         return signal.Signals(-returncode).name
     except ValueError:                  # a real-time signal
@@ -522,6 +530,8 @@ class _Talk:
 
     def run(self, deadline: Optional[float]) -> bool:
         """Whether all streams have come to their ends before the deadline."""
+        import selectors                # here: of those who launch something, few talk to it
+
         with selectors.DefaultSelector() as ready:
             for file in self._open:
                 ready.register(file, selectors.EVENT_WRITE if file is self._stdin else selectors.EVENT_READ)

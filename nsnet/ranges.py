@@ -4,14 +4,19 @@ Pure. Addresses are numbers here, and many of them are a span: a subnet of 2**12
 Does not know which of them are taken.
 """
 
-from bisect import bisect_right
+from __future__ import annotations
+
 from itertools import chain
-from typing import Any, Iterable, Iterator, List, NamedTuple, Sequence, Set, Tuple, Union
 
 from nsnet import values
 from nsnet.errors import UsageError
+from nsnet.named import NamedTuple
 from nsnet.values import Address
 from nsnet.wire import decode_ip, encode_ip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Iterable, Iterator, List, Sequence, Set, Tuple, Union
 
 _NEVER = {                          # in no subnet: "this network" and multicast; unspecified, loopback and multicast
     4: ((0, 0x00FFFFFF), (0xE0000000, 0xFFFFFFFF)),
@@ -38,6 +43,8 @@ class Pool(NamedTuple):
 
     def __contains__(self, address: object) -> bool:
         """Whether it may give that address."""
+        from bisect import bisect_right     # here: only leases come this far
+
         if not isinstance(address, Address) or address.version != self.subnet.version:
             return False
         number = number_of(address)

@@ -4,9 +4,10 @@
 changes nothing, so an answer that was lost, or a list that changed meanwhile, is asked for again. Knows no socket.
 """
 
+from __future__ import annotations
+
 import errno
 import time
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
 from nsnet import kernel, objects, requests, rtnl
 from nsnet.errors import ListChanged, NoSuchObject, OutcomeUnknown, UsageError
@@ -16,7 +17,9 @@ from nsnet.requests.common import positive
 from nsnet.verbs import LinkLike, words
 from nsnet.verbs.base import VerbBase
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, List, Optional, Sequence, Union
     from nsnet.netns import Netns
 
 DUMP_TRIES = 5                      # a dump that the kernel flags as inconsistent is asked for again this often

@@ -5,10 +5,15 @@ on its way goes together with the next. The thread lives as long as there is som
 for it, one that is killed leaves the rest to gc. Knows no links.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Hashable, Iterator, List, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Hashable, Iterator, List, Optional
 
 
 class Reaper:

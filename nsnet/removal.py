@@ -6,13 +6,13 @@ Each step may be repeated, from whatever state it finds; none waits for ever. A 
 Knows how things are taken away; whether they should be is the caller's to know, who holds the claim's lock.
 """
 
+from __future__ import annotations
+
+import _signal as signal                # its numbers; signal itself makes enums of them
 import errno
 import os
-import shutil
-import signal
 import time
 from contextlib import suppress
-from typing import Any, Iterable, List, Optional, Sequence, Union
 
 from nsnet import declaration, forwarding, kernel, leases, requests, state, values
 from nsnet.errors import (KernelError, ListChanged, NoFreeAddress, NoSuchObject, OutcomeUnknown, StillPending,
@@ -20,6 +20,10 @@ from nsnet.errors import (KernelError, ListChanged, NoFreeAddress, NoSuchObject,
 from nsnet.netns import Netns
 from nsnet.objects import Link
 from nsnet.ownership import Claim, Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Iterable, List, Optional, Sequence, Union
 
 TIMEOUT = 30.0                      # seconds for all of one removal; then what is left is reported as pending
 
@@ -225,6 +229,8 @@ def everything(netns: Optional[Netns], claim: Claim, removed: List[str], book: O
     if book is not None:
         book.collect(lambda owner: False)
     if (claim.private or netns is None) and claim.directory is not None:        # its namespace does not come again
+        import shutil                   # here: with its packers it takes as long to import as the network to go
+
         shutil.rmtree(lease_directory(claim), ignore_errors=True)
         with suppress(OSError):
             os.rmdir(os.path.dirname(lease_directory(claim)))

@@ -7,6 +7,8 @@ of one. A lock is flock(2) on a file of its own, which the kernel gives up when 
 know what is in them.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import functools
@@ -14,10 +16,13 @@ import os
 import stat
 import time
 from contextlib import ExitStack
-from typing import Mapping, Optional
 
 from nsnet import caller, idmap, kernel
 from nsnet.errors import KernelError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Mapping, Optional
 
 FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"         # PROC_PID_INIT_INO, <linux/proc_ns.h>
 MOST_BYTES = 1 << 24                # of one file; no honest one comes near

@@ -6,15 +6,20 @@ are written, which of the programs can work on this machine, and how they say no
 run. Knows nothing of how the child was made. idmap.py reads the lines; newuidmap(1), newgidmap(1), subuid(5).
 """
 
+from __future__ import annotations
+
 import errno
 import os
-import pwd
 import stat
 import struct
-from typing import FrozenSet, Iterable, NamedTuple, Optional, Tuple
 
 from nsnet import idmap, kernel
 from nsnet.errors import KernelError, UsageError
+from nsnet.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import FrozenSet, Iterable, Optional, Tuple, TypeAlias
 
 NSSWITCH = "/etc/nsswitch.conf"
 TIMEOUT = 10.0                      # seconds for each program, which may ask a directory service who the caller is
@@ -39,7 +44,7 @@ class Kind(NamedTuple):
 UID = Kind("uid_map", "newuidmap", "/etc/subuid", "cap_setuid", 1 << 7)     # <linux/capability.h>
 GID = Kind("gid_map", "newgidmap", "/etc/subgid", "cap_setgid", 1 << 6)
 
-Ranges = Tuple[idmap.Range, ...]
+Ranges: TypeAlias = "Tuple[idmap.Range, ...]"
 
 
 def needed(uid_map: Iterable[idmap.Range], gid_map: Iterable[idmap.Range], *, uid: int, gid: int,
@@ -204,6 +209,8 @@ def _deny_setgroups(pid: int) -> None:
 
 def _why(kind: Kind, pid: int, words: str) -> Optional[str]:
     """What is known to make the programs say no, when every range is the caller's."""
+    import pwd                          # here and below: few callers come this far
+
     elsewhere = source()
     if elsewhere != "files":
         return f"{NSSWITCH} says subid: {elsewhere}: it decides which ranges are the caller's"
@@ -236,6 +243,8 @@ def _owners(uid: int, entries: Iterable[idmap.Subordinate]) -> FrozenSet[str]:
 
 
 def _login_name() -> Optional[str]:
+    import pwd
+
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -243,6 +252,8 @@ def _login_name() -> Optional[str]:
 
 
 def _uid_of(name: str) -> Optional[int]:
+    import pwd
+
     try:
         return pwd.getpwnam(name).pw_uid
     except (KeyError, ValueError):      # ValueError: a name that no C string can hold

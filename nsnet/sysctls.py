@@ -7,14 +7,20 @@ Knows how a key is written, which file it is, and what the kernel may mean by re
 what there is, what it takes and what it does is Documentation/networking/ip-sysctl.rst.
 """
 
+from __future__ import annotations
+
 import errno
 import operator
 import os
-from typing import Any, Dict, Iterable, Mapping, Optional
+from collections.abc import Iterable, Mapping
 
 from nsnet.clone import SYSCTL_BYTES
 from nsnet.errors import KernelError, UsageError
 from nsnet.netns import Netns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
 
 ROOT = "/proc/sys"
 KEY_BYTES = 512

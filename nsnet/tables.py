@@ -10,12 +10,19 @@ odd attribute of a stranger's link spoils nothing else. Both keep these rules:
 - of an attribute that stands twice, where it may stand once, the first counts, as in iproute2's parser.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping     # typing's answers isinstance at five times the price
+from functools import cached_property
 from itertools import zip_longest
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from nsnet.errors import ProtocolError, UsageError
+from nsnet.named import NamedTuple
 from nsnet.wire import (ATTR_HEADER, ATTR_MAX, NLA_TYPE_MASK, Codec, Fixed, attributes, encode_attribute, raw)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeAlias, Union
 
 MAX_DEPTH = 16                              # no message nests half as deep; bytes from nowhere might
 
@@ -64,7 +71,7 @@ class Choice(Codec):
         return self.codecs.get(values.get(self.by), raw)
 
 
-Index = Callable[[bytes, int], Optional[Sequence[int]]]     # kernel.index_attributes, or nothing
+Index: TypeAlias = "Callable[[bytes, int], Optional[Sequence[int]]]"     # kernel.index_attributes, or nothing
 
 
 class Attrs(Mapping):
@@ -198,19 +205,31 @@ class Table:
     def __init__(self, prefix: str, **rows: Attr):
         self.prefix = prefix
         self.rows = rows
-        self.by_number = {attr.number: (name, attr) for name, attr in rows.items()}
-        if len(self.by_number) != len(rows):
+        if len({attr.number for attr in rows.values()}) != len(rows):
             raise ValueError(f"{prefix}: a number stands twice")
-        # The rows once more, laid out for reading: by name for Attrs (those that may stand once), by number for decode.
-        self.readers: Dict[str, Tuple] = {}
-        self._decoders: Dict[int, Tuple] = {}
-        for name, (number, codec, many) in rows.items():
-            choice = codec if isinstance(codec, Choice) else None
-            self._decoders[number | codec.flags] = name, codec.decode, many, choice
-            if not many:
-                nests = choice is not None or hasattr(codec, "levels")
-                self.readers[name] = number, None if choice else codec.view, nests
         self._writers: Dict[Any, Callable[[Any], bytes]] = {}       # made when first needed: there are hundreds of rows
+
+    # The rows once more, laid out for reading. Each made when first needed, likewise; by two threads at once, twice the same.
+
+    @cached_property
+    def by_number(self) -> Dict[int, Tuple[str, Attr]]:
+        return {attr.number: (name, attr) for name, attr in self.rows.items()}
+
+    @cached_property
+    def readers(self) -> Dict[str, Tuple]:
+        """By name, for Attrs: those that may stand once."""
+        found = {}
+        for name, (number, codec, many) in self.rows.items():
+            if not many:
+                chosen = isinstance(codec, Choice)
+                found[name] = number, None if chosen else codec.view, chosen or hasattr(codec, "levels")
+        return found
+
+    @cached_property
+    def _decoders(self) -> Dict[int, Tuple]:
+        """By number, for decode."""
+        return {number | codec.flags: (name, codec.decode, many, codec if isinstance(codec, Choice) else None)
+                for name, (number, codec, many) in self.rows.items()}
 
     def constant(self, name: str) -> str:
         """The uapi constant of a row."""
@@ -223,13 +242,15 @@ class Table:
                 return values.encode()
             if not isinstance(values, Mapping):
                 raise UsageError(f"{values!r}: expected the attributes of {self.prefix} by name")
-        writers = self._writers
-        parts: List[bytes] = []
-        odd = values.flags if type(values) is Flagged else None
+        odd = type(values) is Flagged
+        find = (lambda name: None) if odd else self._writers.get
+        parts = []
         try:
             for name, value in values.items():
-                write = writers.get(name) or self._writer(name, values)
-                parts.append(write(value) if odd is None or name not in odd else self._write_as(odd[name], name, values))
+                write = find(name)
+                if write is None:
+                    write = self._writer_as(name, values) if odd else self._writer(name, values)
+                parts.append(write(value))
         except UsageError as error:
             if error.attribute is None and name in self.rows:
                 error.blame(self.constant(name))
@@ -238,14 +259,20 @@ class Table:
             raise UsageError(f"{value!r}: expected a value for {self.constant(str(name))}") from None
         return b"".join(parts)
 
-    def _write_as(self, flags: List[int], name: str, values: Mapping) -> bytes:
-        """An attribute with the flag bits that it came with."""
+    def _writer_as(self, name: Union[str, int], values: Flagged) -> Callable[[Any], bytes]:
+        """Of an attribute that may have come with other flag bits than ours."""
+        flags = values.flags.get(name)
+        if flags is None:
+            return self._writer(name, values)
         number, codec, many = self.rows[name]
         if isinstance(codec, Choice):
             codec = codec.pick(values)
-        several = values[name] if many else (values[name],)
-        return b"".join(codec.writer(number | bits)(one)
-                        for one, bits in zip_longest(several, flags[:len(several)], fillvalue=codec.flags))
+
+        def write(value: Any) -> bytes:
+            several = value if many else (value,)
+            return b"".join(codec.writer(number | bits)(one)
+                            for one, bits in zip_longest(several, flags[:len(several)], fillvalue=codec.flags))
+        return write
 
     def _writer(self, name: Union[str, int], values: Mapping) -> Callable[[Any], bytes]:
         attr = self.rows.get(name)
@@ -253,11 +280,14 @@ class Table:
             if not isinstance(name, int):
                 raise UsageError(f"{name!r}: expected an attribute of {self.prefix}")
             return lambda value: _write_unknown(name, value)
-        if isinstance(attr.codec, Choice):              # by its siblings, hence not kept under its name
-            codec = attr.codec.pick(values)
-            write = self._writers.get((name, codec))
+        if isinstance(attr.codec, Choice):              # by a sibling, hence not kept under its name alone
+            key = name, values.get(attr.codec.by)
+            write = self._writers.get(key)
             if write is None:
-                write = self._writers[name, codec] = codec.writer(attr.number | codec.flags)
+                codec = attr.codec.pick(values)
+                write = codec.writer(attr.number | codec.flags)
+                if codec is not raw:                    # there is no end of kinds that we do not know
+                    self._writers[key] = write
             return write
         write = attr.codec.writer(attr.number | attr.codec.flags)
         if attr.many:

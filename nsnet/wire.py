@@ -6,15 +6,21 @@ Pure: bytes in, values out, and back. Knows alignment and lengths; knows no mess
 Sources: <linux/netlink.h>, include/net/netlink.h, netlink(7).
 """
 
-import socket
+from __future__ import annotations
+
+import _socket                          # socket makes enums of its numbers: 3 ms for four functions and constants
 import struct
 import sys
 from collections import namedtuple
 from collections.abc import Mapping     # typing's answers isinstance at five times the price
-from functools import lru_cache
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+from functools import cached_property, lru_cache
 
 from nsnet.errors import ProtocolError, UsageError
+from nsnet.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 NLMSG_HEADER = struct.Struct("=IHHII")      # nlmsg_len, nlmsg_type, nlmsg_flags, nlmsg_seq, nlmsg_pid
 ATTR_HEADER = struct.Struct("=HH")          # nla_len, nla_type
@@ -113,14 +119,14 @@ class Codec:
 
     def writer(self, kind: int) -> Callable[[Any], bytes]:
         """A function from a value to the attribute's bytes, header and padding with it."""
-        encode = self.encode
+        encode, pack, pad = self.encode, _pack_header, _PAD
 
         def write(value: Any) -> bytes:
             payload = encode(value)
             length = len(payload)
             if length > ATTR_MAX:
                 raise UsageError(f"{length} bytes, expected at most {ATTR_MAX}")
-            return _pack_header(length + 4, kind) + payload + _PAD[length & 3]
+            return pack(length + 4, kind) + payload + pad[length & 3]
         return write
 
 
@@ -198,6 +204,17 @@ class Text(Codec):
 
     view = decode
 
+    def writer(self, kind: int) -> Callable[[str], bytes]:
+        write_any, pack, head = super().writer(kind), _pack_header, 4 + len(self._end)
+        tails = tuple(self._end + _PAD[(length + len(self._end)) & 3] for length in range(4))       # by length modulo 4
+
+        def write(value: str) -> bytes:
+            if type(value) is str and value.isascii() and len(value) < 256 and "\0" not in value:   # nearly all there is
+                length = len(value)
+                return pack(head + length, kind) + value.encode() + tails[length & 3]
+            return write_any(value)
+        return write
+
 
 class LinkAddress(Codec):
     """A link-layer address of any length, as colon-separated hex."""
@@ -205,6 +222,13 @@ class LinkAddress(Codec):
     name = "lladdr"
 
     def encode(self, value: str) -> bytes:
+        try:
+            if len(value) == 17 and value[2::3] == ":::::":
+                data = bytes.fromhex(value.replace(":", ""))
+                if len(data) == 6:                      # else there are blanks in it, which fromhex() passes over
+                    return data
+        except (ValueError, AttributeError, TypeError):
+            pass
         try:
             return bytes([int(part, 16) for part in value.split(":") if _hex_byte(part)]) if value else b""
         except (ValueError, AttributeError):
@@ -222,30 +246,31 @@ def _hex_byte(part: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
 def encode_ip(text: str) -> bytes:
-    """4 or 16 bytes in network order."""
+    """4 or 16 bytes in network order. Remembered: what is a container's address or gateway is encoded several times."""
     try:
-        return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+        return _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
     except (OSError, ValueError):
         raise UsageError(f"{text!r}: expected an IPv4 or IPv6 address") from None
 
 
 def decode_ip(data: bytes) -> str:
     if len(data) == 4:
-        return socket.inet_ntop(socket.AF_INET, data)
+        return _socket.inet_ntop(_socket.AF_INET, data)
     if len(data) == 16:
-        return socket.inet_ntop(socket.AF_INET6, data)
+        return _socket.inet_ntop(_socket.AF_INET6, data)
     raise ValueError("neither IPv4 nor IPv6")
 
 
 def _encode_via(text: str) -> bytes:
     packed = encode_ip(text)
-    return struct.pack("=H", socket.AF_INET if len(packed) == 4 else socket.AF_INET6) + packed
+    return struct.pack("=H", _socket.AF_INET if len(packed) == 4 else _socket.AF_INET6) + packed
 
 
 def _decode_via(data: bytes) -> str:
     family = int.from_bytes(data[:2], sys.byteorder)
-    if (family, len(data)) not in ((socket.AF_INET, 6), (socket.AF_INET6, 18)):
+    if (family, len(data)) not in ((_socket.AF_INET, 6), (_socket.AF_INET6, 18)):
         raise ValueError("neither IPv4 nor IPv6")
     return decode_ip(data[2:])
 
@@ -288,12 +313,18 @@ flag = Plain("flag", lambda value: b"", lambda data: True)          # there or n
 flag_or_byte = Plain("flag", lambda value: b"" if value else b"\0", lambda data: data[:1] != b"\0")  # set as a flag, told as a byte
 
 
-@lru_cache(maxsize=None)
+_struct_tuples: Dict[Tuple, type] = {}
+
+
 def _struct_tuple(name: str, fields: Tuple[str, ...]) -> type:
-    """The named tuple of a struct. No module has it as its own, hence it is pickled by its name and fields."""
-    made = namedtuple(name, fields, defaults=(0,) * len(fields))
-    made.__reduce__ = lambda self: (_restored, (name, fields, tuple(self)))
-    return made
+    """The named tuple of a struct, one for all who ask. No module has it as its own, hence it is pickled by its name and
+    fields.
+    """
+    if (name, fields) not in _struct_tuples:
+        made = namedtuple(name, fields, defaults=(0,) * len(fields))
+        made.__reduce__ = lambda self: (_restored, (name, fields, tuple(self)))
+        _struct_tuples.setdefault((name, fields), made)     # of two threads, both get what the first one made
+    return _struct_tuples[name, fields]
 
 
 def _restored(name: str, fields: Tuple[str, ...], numbers: Tuple[int, ...]) -> Any:
@@ -316,8 +347,12 @@ class Fixed:
         self.name = name
         self._struct = struct.Struct(form if form[0] == "!" else "=" + form)
         self._pack, self._unpack_from, self.size = self._struct.pack, self._struct.unpack_from, self._struct.size
-        self.tuple = _struct_tuple(name, fields)
         self._zero = dict.fromkeys(fields, 0)
+
+    @cached_property
+    def tuple(self) -> type:
+        """The named tuple that it is read as: made when it first is, for that takes longer than a table, and few are."""
+        return _struct_tuple(self.name, tuple(self._zero))
 
     def encode(self, **fields: int) -> bytes:
         return self.pack(fields)

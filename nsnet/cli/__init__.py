@@ -7,11 +7,18 @@ Exit codes: 0 done; 1 refused by the kernel or found wanting; 2 bad usage; 126 a
 or found, as shells have it; 128 + n when ended by signal n.
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import importlib
+import os
 import sys
-from typing import List, NoReturn, Optional
+from gc import disable, enable, isenabled      # the module's name is that of a command here
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List, NoReturn, Optional
 
 COMMANDS = {
     "demo": "build a bridge and a container on it, talk to it, take it all down",
@@ -28,8 +35,33 @@ COMMANDS = {
 RUN_COMMANDS = ("demo", "run", "exec")      # behind --
 
 
+class Formatter(argparse.HelpFormatter):
+    """As wide as the terminal; argparse, which wants one to look at each argument, would import shutil to find that out."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, width=_columns() - 2)
+
+
+class RawFormatter(Formatter, argparse.RawDescriptionHelpFormatter):
+    """That leaves the lines of a description and an epilog as they are."""
+
+
+def _columns() -> int:
+    """As shutil.get_terminal_size() has it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
+    except (AttributeError, ValueError, OSError):       # no stdout, a closed one, no terminal
+        return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"formatter_class": Formatter, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
@@ -43,7 +75,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         try:
             options = _parse(sys.argv[1:] if argv is None else argv)
-            return importlib.import_module(f"nsnet.cli.{options.command}").run(options)
+            return _command(options.command).run(options)
         except UsageError as error:
             return _complain(error, 2)
         except KernelError as error:
@@ -63,12 +95,12 @@ def _parse(argv: List[str]) -> argparse.Namespace:
 
     parser = _Parser(prog="nsnet", description="User and network namespaces, joined to a bridge on the host.")
     parser.add_argument("--version", action="version", version=f"nsnet {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="nsnet")
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == chosen:
-            importlib.import_module(f"nsnet.cli.{name}").add_arguments(command)
+            _command(name).add_arguments(command)
     words, trailing = _split(argv)
     options, unknown = parser.parse_known_args(words)
     if unknown:
@@ -81,6 +113,17 @@ def _parse(argv: List[str]) -> argparse.Namespace:
         parser.error(f"{options.command}: expected nothing behind --, not {' '.join(trailing)!r}")
     options.trailing = trailing
     return options
+
+
+def _command(name: str) -> Any:
+    """The module of a command. Nothing that it imports is garbage, and to look for some takes a tenth of the time."""
+    was_enabled = isenabled()
+    disable()
+    try:
+        return importlib.import_module(f"nsnet.cli.{name}")
+    finally:
+        if was_enabled:
+            enable()
 
 
 def _split(argv: List[str]):

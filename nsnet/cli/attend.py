@@ -12,17 +12,22 @@ SIGTSTP. One that handles, blocks, ignores or waits for the signal is left to th
 For commands only: signal masks and dispositions are the program's.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Sequence, Set
 
 from nsnet import kernel, process
 from nsnet.cli.options import said_as_options
 from nsnet.cli.signals import stoppable
 from nsnet.errors import KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Iterator, Optional, Sequence, Set
 
 FATAL = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 SENT_ON = FATAL | {signal.SIGWINCH, signal.SIGCONT}

@@ -4,6 +4,8 @@ An echo listener (or any command) in new user and network namespaces, on a bridg
 everything taken down, and the proof that nothing was left. All of it is done by calls that a user of the library has.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -12,7 +14,6 @@ import shlex
 import socket
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
 
 from nsnet import job, idmap, process, values
 from nsnet.cli.signals import Interrupted, Stop, stoppable
@@ -20,6 +21,10 @@ from nsnet.errors import UsageError
 from nsnet.netns import Netns
 from nsnet.attachments import Container
 from nsnet.network import Network, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
 
 ECHO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "echo.py")
 LISTEN_TIMEOUT = 10.0               # seconds until something must listen

@@ -3,17 +3,22 @@
 It makes no difference what of a network is still there, or whether it is up at all.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
 import sys
-from typing import Dict, List
 
 from nsnet import declaration, removal
 from nsnet.cli.options import number, printable
 from nsnet.errors import NsnetError
 from nsnet.netns import Netns
 from nsnet.network import take_down
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,17 +4,23 @@ Finds out which namespaces are meant: those of a process, of a network namespace
 network of ours launched, which its claim in the state directory tells. Entering them is nsnet.spawn's.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 from contextlib import ExitStack
-from typing import Dict, List, NamedTuple, Tuple
 
 from nsnet import kernel, ownership, pins, process, state
 from nsnet.cli import options as common
 from nsnet.cli.attend import attend
 from nsnet.errors import KernelError, NsnetError, UsageError
+from nsnet.named import NamedTuple
 
-Namespaces = Dict[str, kernel.Descriptor]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Tuple, TypeAlias
+
+Namespaces: TypeAlias = "Dict[str, kernel.Descriptor]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,17 +4,22 @@ Knows where the bytes come from and how a packet of a capture is introduced; nsn
 nsnet/pcap.py the packets.
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import json
 import os
 import string
 import sys
-from typing import Any, Dict, Iterator, List, Optional
 
 from nsnet.errors import ProtocolError, UsageError
 from nsnet.explainer import Explainer
 from nsnet.pcap import FAMILIES, NETLINK_ROUTE, Packet, is_capture, packets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Optional
 
 # A file is read whole, and no trace that a person reads is longer: this much is hundreds of thousands of messages.
 MAX_BYTES = 64 << 20

@@ -1,16 +1,21 @@
 """`nsnet list`: the networks that there are, by the claims in the state directory; and those of this network namespace
 that keep nothing on disk, by their links."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
-from typing import Any, Dict, List
 
 from nsnet import ownership, state
 from nsnet.cli.options import printable
 from nsnet.errors import NsnetError
 from nsnet.netns import Netns
 from nsnet.ownership import Claim, Mark
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
 
 _COLUMNS = ("bridge", "state", "lifetime", "address", "attached")
 

@@ -4,16 +4,22 @@ Words of a command line in, arguments of `nsnet.spawn` out; each refusal names i
 nothing.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import re
 import resource
 import signal
 from contextlib import contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 from nsnet import kernel, values
+from nsnet.cli import RawFormatter
 from nsnet.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 # The parameters of nsnet.spawn, with whose names its refusals begin, as they are called here.
 _OPTIONS = {
@@ -40,7 +46,7 @@ those of --pass-fd."""
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = RawFormatter
     who = parser.add_argument_group("who the command is").add_argument
     who("--user", metavar="USER", help="its uid inside, or a name that the caller's passwd knows")
     who("--group", metavar="GROUP", help="its gid inside, or a name (that of a --user given by name)")

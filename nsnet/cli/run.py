@@ -1,12 +1,17 @@
 """`nsnet run`: a command in new namespaces, in joined ones, or both, as a person would use unshare(1) or bwrap(1)."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any, Dict, List
 
 from nsnet import idmap, kernel, process
 from nsnet.cli import options as common
 from nsnet.cli.attend import attend
 from nsnet.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
 
 DEFAULT_KINDS = ("user", "net")
 _KINDS = ", ".join(sorted(kernel.CLONE_FLAGS))

@@ -3,10 +3,11 @@
 Also the route that a host behind its uplinks needs.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 from contextlib import ExitStack
-from typing import Any, Dict, List
 
 from nsnet import declaration, drift, forwarding, ownership, state
 from nsnet.cli.list import about
@@ -16,6 +17,10 @@ from nsnet.errors import NsnetError
 from nsnet.netns import Netns
 from nsnet.network import inspect
 from nsnet.ownership import Claim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,9 +4,14 @@ SIGINT, SIGTERM and SIGHUP raise Interrupted once, where the main thread is; fro
 ones wait for their end. For commands only: a library does not touch its embedder's signal handlers.
 """
 
+from __future__ import annotations
+
 import signal
 from contextlib import contextmanager
-from typing import Iterator, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator, Optional
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -3,13 +3,14 @@
 All of a file or nothing: if one network cannot be brought up, those that this call brought up are taken down again.
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import json
 import shlex
 import signal
 import sys
-from typing import Any, Dict, List
 
 from nsnet import declaration
 from nsnet.cli.options import printable
@@ -21,6 +22,10 @@ from nsnet.explainer import Explainer
 from nsnet.netns import Netns
 from nsnet.network import Network, Step
 from nsnet.ownership import SHARED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

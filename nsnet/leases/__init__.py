@@ -31,9 +31,16 @@ had), and linked to its place, which link(2) refuses if anything is there: not e
 another has. A release is one rename(2), out of its place and into owners/.
 """
 
-from nsnet.leases.book import Lease
-from nsnet.leases.disk import Leases
-from nsnet.leases.memory import MemoryLeases
+from nsnet.lazy import importer
 from nsnet.ranges import parse_ranges, pools
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nsnet.leases.book import Lease
+    from nsnet.leases.disk import Leases
+    from nsnet.leases.memory import MemoryLeases
+
+# A network without leases, or with them in memory, needs no files.
+__getattr__ = importer(__name__, {"Lease": "book", "Leases": "disk", "MemoryLeases": "memory"})
 
 __all__ = ["Lease", "Leases", "MemoryLeases", "parse_ranges", "pools"]

@@ -3,15 +3,21 @@
 Knows pools, owners and the order of candidates. Does not know where anything is kept, nor how it is kept apart.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from itertools import chain
-from typing import (Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence,
-                    Set, Tuple, Union)
 
 from nsnet import ranges
 from nsnet.errors import LeaseTaken, NoFreeAddress, UsageError
+from nsnet.named import NamedTuple
 from nsnet.ranges import Pool
 from nsnet.values import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import (Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple,
+                        Union)
 
 LOCK_TIMEOUT = 10.0                 # seconds to wait for another process or thread that changes something
 MOST_REMEMBERED = 4096              # released addresses: each take lists them

@@ -1,21 +1,26 @@
 """Leases in a directory; nsnet.leases says what is in it. Knows files and the order in which they must be written."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from nsnet import kernel, state, values
+from nsnet.digest import sha256
 from nsnet.errors import KernelError, UsageError
 from nsnet.leases import book
 from nsnet.leases.book import Lease, Record, Store, Verbs
 from nsnet.ranges import alone, number_of, pools
 from nsnet.values import Address
 from nsnet.wire import decode_ip, encode_ip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 VERSION = 1
 LOCK_PAUSE = 0.002                  # seconds between two looks at the lock: it is held for about as long
@@ -40,7 +45,7 @@ def parse_lease(content: bytes, ip: str) -> Optional[Tuple[Address, str, str, in
 
 
 def _hash(owner: str) -> str:
-    return hashlib.sha256(owner.encode()).hexdigest()[:32]
+    return sha256(owner.encode()).hexdigest()[:32]
 
 
 def _tag(owner: str, packed: bytes) -> str:

@@ -1,16 +1,21 @@
 """Leases that are kept nowhere: dictionaries in the order in which things happened."""
 
+from __future__ import annotations
+
 import errno
 import threading
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
 from nsnet.errors import KernelError
 from nsnet.leases import book
 from nsnet.leases.book import Record, Store, Verbs
 from nsnet.ranges import pools
 from nsnet.values import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
 
 class _Memory(Store):

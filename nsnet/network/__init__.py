@@ -14,10 +14,11 @@ what is there is what the claim says. "owner": nothing on disk, only the kernel 
 owner holds by descriptors ends with it, and gc collects the rest.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 from contextlib import ExitStack
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
 from nsnet import declaration, drift, job, ownership, plan, removal, state, values
 from nsnet.attachments import Attachment, Container
@@ -32,9 +33,13 @@ from nsnet.ownership import Claim
 from nsnet.removal import Deadline
 from nsnet.values import Address
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, TypeAlias, Union
+
 __all__ = ["Network", "Step", "inspect", "take_down"]
 
-Addresses = Union[str, Address, Iterable[Union[str, Address]]]
+Addresses: TypeAlias = "Union[str, Address, Iterable[Union[str, Address]]]"
 _PLACE = ("address", "ifname", "host_ifname", "lladdr", "name", "mtu", "routes", "sysctls", "default_route")
 
 

@@ -5,9 +5,10 @@ claim is written, the bridge is built, and all requests are made; then their id 
 sockets come up, through which their ends are configured. No setns.
 """
 
+from __future__ import annotations
+
 import os
 from contextlib import contextmanager, nullcontext
-from typing import Iterable, Iterator, List, Sequence, Tuple, Union
 
 from nsnet import declaration, plan, removal, sysctls
 from nsnet.attachments import Attachment, Container
@@ -18,6 +19,10 @@ from nsnet.netns import perform_all
 from nsnet.network.base import Base
 from nsnet.network.jobs import Job
 from nsnet.removal import Deadline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, Iterator, List, Sequence, Tuple, Union
 
 
 class Attaching(Base):

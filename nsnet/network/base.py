@@ -4,13 +4,13 @@ A session is the right to change a network, and its claim as it is then. Of one 
 lock is kept as long as it is up; of a shared one it is held for a call, and what is there is what is on disk.
 """
 
+from __future__ import annotations
+
 import errno
 import os
-import socket
 import threading
 import time
 from contextlib import contextmanager, nullcontext
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from nsnet import declaration, forwarding, kernel, ownership, plan, removal, state, sysctls
 from nsnet.attachments import Attachment, Container
@@ -18,12 +18,18 @@ from nsnet.declaration import AttachmentSpec, NetworkSpec
 from nsnet.drift import own_bridge
 from nsnet.errors import (AlreadyExists, KernelError, NoSuchObject, NotPermitted, NsnetError, RollbackError, StillPending,
                           UsageError)
-from nsnet.leases import Leases, MemoryLeases
+from nsnet.named import NamedTuple
 from nsnet.netns import Netns
 from nsnet.ownership import SHARED, Claim
 from nsnet.reaper import Reaper
 from nsnet.removal import Deadline
 from nsnet.verbs import LinkRef
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Tuple, Union
+    from nsnet.leases import Leases, MemoryLeases
 
 _LOOK = 0.1                         # seconds between looks at why another has the lock
 
@@ -175,6 +181,8 @@ class Base:
         claim = self._new_claim()
         if self.spec.lifetime == "owner":
             self._held = ownership.hold_name(self.netns, ownership.Mark.parse(claim.mark))
+            from nsnet.leases import MemoryLeases       # here: not every network gives addresses
+
             self._memory = MemoryLeases(self.spec.addresses, ranges=self.spec.ranges, exclude=self.spec.exclude)
         elif not self._is_shared:
             self._held = self._take_lock(claim.directory, claim.key)

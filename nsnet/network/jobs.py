@@ -4,9 +4,10 @@ A namespace that a child is about to make has a name for requests before it is t
 while the child works. Knows targets, commands and entries of a claim; sends nothing, and undoes nothing.
 """
 
+from __future__ import annotations
+
 import os
 from contextlib import ExitStack
-from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from nsnet import declaration, job, kernel, pins, plan
 from nsnet.attachments import Container
@@ -15,6 +16,10 @@ from nsnet.exchange import Request
 from nsnet.netns import Batch, Netns
 from nsnet.ownership import Claim
 from nsnet.verbs import LinkRef
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 
 class Awaited:

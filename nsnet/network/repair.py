@@ -1,11 +1,11 @@
 """What of a network is not as it was declared, and how it becomes so again; undone if it fails on the way."""
 
+from __future__ import annotations
+
 import errno
 from contextlib import ExitStack
-from copy import deepcopy
 from functools import partial
 from itertools import groupby
-from typing import Callable, List, Optional, Set, Tuple
 
 from nsnet import declaration, drift, forwarding, plan, removal, sysctls
 from nsnet.declaration import AttachmentSpec
@@ -17,6 +17,10 @@ from nsnet.network.attaching import Attaching
 from nsnet.network.jobs import Job
 from nsnet.ownership import Claim
 from nsnet.removal import Deadline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, List, Optional, Set, Tuple
 
 
 class Repairing(Attaching):
@@ -97,6 +101,8 @@ class Repairing(Attaching):
                 with self._step("repair", str(fault)):
                     sysctls.write(fault.netns, {key: wanted for key, (_, wanted) in fault.settings.items()})
             elif fault.kind == "forwarding":
+                from copy import deepcopy
+
                 before, claim = deepcopy(self._claim.forwarding), self._claim
                 with self._step("repair", str(fault)):
                     off = forwarding.enable(self.netns, claim, self.spec)

@@ -3,14 +3,20 @@
 Pure. Knows no message type.
 """
 
+from __future__ import annotations
+
 import errno
 import operator
-import re
-from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
+from collections.abc import Mapping
 
 from nsnet import rtnl
 from nsnet.errors import UsageError
+from nsnet.values import is_name
 from nsnet.wire import encode_ip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple
 
 CREATE = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL        # CREATE alone would adopt a stranger's link of that name
 ENSURE = rtnl.NLM_F_CREATE | rtnl.NLM_F_REPLACE     # whatever is there, this is there afterwards
@@ -20,8 +26,6 @@ ABSENT = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL
 U32 = 0xFFFFFFFF
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}       # RT_SCOPE_*
 FAMILIES = {"inet": rtnl.AF_INET, "inet6": rtnl.AF_INET6}
-
-_KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 
 
 def tolerated(missing_ok: bool) -> FrozenSet[int]:
@@ -76,7 +80,7 @@ def choice(value: Any, known: Mapping[str, int], what: str) -> int:
 
 def kind_name(value: Any, longest: int, what: str) -> str:
     """The name of a kind: of links, of queueing disciplines."""
-    if not isinstance(value, str) or len(value) > longest or not _KIND.fullmatch(value):
+    if not is_name(value, longest):
         raise UsageError(f"{what} {value!r}: expected a name such as 'bridge', of at most {longest} bytes")
     return value
 

@@ -4,10 +4,11 @@ Sources: <linux/rtnetlink.h>, <linux/pkt_cls.h>; tc(8), tc-u32(8), tc-bpf(8), tc
 net/sched/cls_api.c, act_police.c.
 """
 
+from __future__ import annotations
+
 import errno
 import struct
 import sys
-from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import rtnl, values
 from nsnet.errors import UsageError
@@ -16,6 +17,10 @@ from nsnet.requests.common import CREATE, U32, bits, call, choice, kind_name, nu
 from nsnet.requests.tc import (INGRESS_MAJOR, KIND_BYTES, Handle, handle_of, rate_of, ratespec, tc_request, ticks,
                                ticks_or_most, wide)
 from nsnet.wire import string
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
 PROTOCOLS = {"all": 0x0003, "ip": 0x0800, "ipv6": 0x86DD, "arp": 0x0806, "802.1q": 0x8100}      # ETH_P_*
 POLICE_ACTIONS = {"ok": 0, "reclassify": 1, "drop": 2, "pipe": 3}       # TC_POLICE_*, <linux/pkt_cls.h>

@@ -4,7 +4,7 @@ Sources: <linux/if_addr.h>, <linux/neighbour.h>, <linux/net_namespace.h>; rtnetl
 bridge(8); net/ipv4/devinet.c, net/ipv6/addrconf.c, net/core/neighbour.c, net/bridge/br_fdb.c in the kernel.
 """
 
-from typing import Dict, Iterable, Mapping, Optional, Tuple, Union
+from __future__ import annotations
 
 from nsnet import rtnl, values
 from nsnet.errors import UsageError
@@ -14,6 +14,10 @@ from nsnet.requests.common import (CREATE, ENSURE, SCOPES, U32, any_family, bits
 from nsnet.tables import Body
 from nsnet.values import Address
 from nsnet.wire import string
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Iterable, Mapping, Optional, Tuple, Union
 
 # NUD_*. In the other two, incomplete and failed, the kernel forgets the lladdr (__neigh_update()).
 NEIGHBOUR_STATES = {"reachable": 2, "stale": 4, "delay": 8, "probe": 16, "noarp": 64, "permanent": 128}

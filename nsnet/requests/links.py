@@ -4,8 +4,9 @@ Sources: <linux/if_link.h>, rtnetlink(7), ip-link(8), bridge(8); rtnl_newlink() 
 net/core/rtnetlink.c.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import Any, Dict, Iterable, Mapping, Optional
 
 from nsnet import rtnl, values, wire
 from nsnet.errors import UsageError
@@ -13,6 +14,10 @@ from nsnet.exchange import Request
 from nsnet.requests.common import (CREATE, GONE, U32, bits, choice, kind_name, number, number_or_none, positive,
                                    without_none)
 from nsnet.requests.options import DATA, FIXED_AT_BIRTH, KIND_BYTES, ipv4_conf, kind_options, port_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, Mapping, Optional
 
 # Kinds that make nothing of IFLA_LINK. For those that have a row `link` of their own, it is that one.
 _WITHOUT_LOWER = {"bond", "bridge", "dummy", "ifb", "netkit", "veth", "vrf", "wireguard"}

@@ -4,13 +4,18 @@ Pure. An option is a row of the kind's table in rtnl. What the kernel would igno
 refused here: each entry below was found by setting it and reading it back, or in the function that is named beside it.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
-from typing import Any, Dict, FrozenSet, Iterable, Mapping, Optional, Tuple
 
 from nsnet import rtnl, wire
 from nsnet.errors import UsageError
 from nsnet.requests.common import U32, choice, kind_name, number
 from nsnet.tables import Choice, Table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, FrozenSet, Iterable, Mapping, Optional, Tuple
 
 DATA: Choice = rtnl.LINKINFO.rows["data"].codec
 PORT_DATA: Choice = rtnl.LINKINFO.rows["slave_data"].codec

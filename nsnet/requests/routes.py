@@ -4,14 +4,20 @@ Sources: <linux/rtnetlink.h>, <linux/nexthop.h>; rtnetlink(7), ip-route(8), ip-n
 net/ipv6/route.c, net/ipv4/nexthop.c in the kernel.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from collections.abc import Mapping
 
 from nsnet import rtnl, values
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.requests.common import (CREATE, ENSURE, FAMILIES, SCOPES, U32, any_family, bits, choice, family_of, ip_bytes,
                                    number, number_or_none, positive, tolerated, without_none)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 ROUTE_TYPES = {"unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5, "blackhole": 6, "unreachable": 7,
                "prohibit": 8, "throw": 9}                                           # RTN_*

@@ -3,8 +3,9 @@
 Sources: <linux/fib_rules.h>; rtnetlink(7), ip-rule(8); net/core/fib_rules.c in the kernel.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import rtnl, values
 from nsnet.errors import UsageError
@@ -12,9 +13,13 @@ from nsnet.exchange import Request
 from nsnet.requests.common import (CREATE, FAMILIES, U32, any_family, bits, call, choice, family_of, number,
                                    number_or_none, tolerated, without_none)
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, TypeAlias, Union
+
 RULE_ACTIONS = {"table": 1, "goto": 2, "nop": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8}      # FR_ACT_*
 
-Port = Union[None, int, Tuple[int, int]]
+Port: TypeAlias = "Union[None, int, Tuple[int, int]]"
 
 
 def _rule(type: int, flags: int, verb: str, tolerate: frozenset, *, family: Union[None, int, str] = None,

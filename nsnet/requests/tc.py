@@ -5,22 +5,26 @@ Rates are bytes per second, sizes bytes, and times seconds; the kernel counts ti
 Sources: <linux/rtnetlink.h>, <linux/pkt_sched.h>; tc(8), tc-tbf(8), tc-htb(8); net/sched in the kernel.
 """
 
+from __future__ import annotations
+
 import errno
 import math
-import re
-from typing import Any, Dict, FrozenSet, Mapping, Optional, Union
 
 from nsnet import rtnl
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.requests.common import CREATE, ENSURE, U32, call, kind_name, number, positive, tolerated, without_none
 from nsnet.tables import Body
+from nsnet.values import is_hex
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, FrozenSet, Mapping, Optional, TypeAlias, Union
 
 _TICK = 64e-9                       # seconds
 _ETHERNET = 1                       # TC_LINKLAYER_ETHERNET: rates are exact, no rate table is needed
 _HTB_VERSION = 3                    # TC_HTB_PROTOVER, of <linux/pkt_sched.h>
 KIND_BYTES = 15                     # IFNAMSIZ, <linux/if.h>, is 16
-_HANDLE = re.compile(r"([0-9A-Fa-f]{0,4}):([0-9A-Fa-f]{0,4})", re.ASCII)
 
 INGRESS_MAJOR = rtnl.TC_H_CLSACT & 0xFFFF0000
 # What the words for a parent mean depends on what it is the parent of.
@@ -30,7 +34,7 @@ _CLASS_PARENTS = {"root": rtnl.TC_H_ROOT}
 _NO_NAMES: Mapping[str, int] = {}
 _SPECIAL = {"ingress": (INGRESS_MAJOR, rtnl.TC_H_INGRESS), "clsact": (INGRESS_MAJOR, rtnl.TC_H_CLSACT)}
 
-Handle = Union[int, str]
+Handle: TypeAlias = "Union[int, str]"
 
 
 def handle_of(value: Handle, what: str = "handle", names: Mapping[str, int] = _NO_NAMES) -> int:
@@ -38,9 +42,9 @@ def handle_of(value: Handle, what: str = "handle", names: Mapping[str, int] = _N
     if isinstance(value, str):
         if value in names:
             return names[value]
-        found = _HANDLE.fullmatch(value)
-        if found and value != ":":
-            return int(found[1] or "0", 16) << 16 | int(found[2] or "0", 16)
+        major, colon, minor = value.partition(":")
+        if colon and value != ":" and is_hex(major, 4) and is_hex(minor, 4):
+            return int(major or "0", 16) << 16 | int(minor or "0", 16)
     else:
         try:
             return number(value, 0, U32, what)

@@ -5,14 +5,19 @@ Data, but for one codec: what IPv4 tells has another form than what it takes. <l
 net/ipv6/addrconf.c.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Mapping
-from typing import Any
 
 from nsnet.errors import UsageError
 from nsnet.rtnl.numbers import AF_INET, AF_INET6
 from nsnet.tables import Attr, Table, nested
 from nsnet.wire import ATTR_HEADER, Codec, Fixed, Plain, Record, ip, raw, record, u8, u32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _IPV4 = ("forwarding", "mc_forwarding", "proxy_arp", "accept_redirects", "secure_redirects", "send_redirects",
          "shared_media", "rp_filter", "accept_source_route", "bootp_relay", "log_martians", "tag", "arpfilter",

@@ -1,16 +1,20 @@
 """What every family of verbs stands on: how a link is given, and where a request goes."""
 
+from __future__ import annotations
+
 import errno
 import os
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Sequence, Union
 
 from nsnet import requests, rtnl
 from nsnet.errors import NoSuchObject, UsageError
 from nsnet.exchange import Request
+from nsnet.named import NamedTuple
 from nsnet.objects import Link
 from nsnet.requests.common import positive
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Callable, Optional, Sequence, TypeAlias, Union
     from nsnet.netns import Netns
 
 _FIRST_INDEX = 1 << 24              # of what is born where we cannot look: far above those that the kernel counts up to
@@ -23,7 +27,7 @@ class LinkRef(NamedTuple):
     index: int
 
 
-LinkLike = Union[LinkRef, Link, int, str]
+LinkLike: TypeAlias = "Union[LinkRef, Link, int, str]"
 
 
 def words(link: LinkLike) -> str:

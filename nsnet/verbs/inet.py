@@ -1,7 +1,9 @@
 """Verbs for addresses, routes, rules, nexthop objects, neighbours, forwarding entries and netns ids."""
 
+from __future__ import annotations
+
 import errno
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Union
+from collections.abc import Mapping
 
 from nsnet import requests, rtnl, values
 from nsnet.errors import AlreadyExists, NoSuchObject, UsageError
@@ -11,7 +13,9 @@ from nsnet.requests.common import call
 from nsnet.requests.inet import ANY_LLADDR, adds_fdb, has_peer
 from nsnet.verbs.base import LinkLike, VerbBase, words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Optional, Sequence, Union
     from nsnet.netns import Netns
 
 

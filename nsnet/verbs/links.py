@@ -1,7 +1,8 @@
 """Verbs for links, bridge ports, bridge VLANs and alternative names; as ip-link(8) and bridge(8) have them."""
 
+from __future__ import annotations
+
 import errno
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple, Union
 
 from nsnet import requests, rtnl, values
 from nsnet.errors import AlreadyExists, NetlinkError, NotSupported, UsageError
@@ -11,7 +12,9 @@ from nsnet.requests.options import (BOND_MODES, IPVLAN_MODES, MACVLAN_MODES, NET
                                     VLAN_OPTIONS, VLAN_PROTOCOLS)
 from nsnet.verbs.base import LinkLike, LinkRef, VerbBase, words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Dict, Mapping, Optional, Tuple, Union
     from nsnet.netns import Netns
 
 # What a link of any kind may be born with; a row of that name in the kind's table is something else (IFLA_VXLAN_GROUP).

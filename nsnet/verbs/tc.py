@@ -1,15 +1,19 @@
 """Verbs for queueing disciplines, classes and filters. Rates in bytes per second, sizes in bytes, times in seconds."""
 
+from __future__ import annotations
+
 import errno
 import os
-from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import requests
 from nsnet.errors import NoSuchObject, UsageError
-from nsnet.requests.tc import get_parent, is_there, makes_class
 from nsnet.verbs.base import LinkLike, VerbBase, words
 
-Handle = Union[int, str]            # "1:10" in hex, "root", "ingress", "egress", or major << 16 | minor
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Mapping, Optional, Sequence, Tuple, TypeAlias, Union
+
+Handle: TypeAlias = "Union[int, str]"            # "1:10" in hex, "root", "ingress", "egress", or major << 16 | minor
 _ROOT_MAJOR = 0x8001                # where the kernel begins when it chooses (qdisc_alloc_handle())
 
 
@@ -44,6 +48,8 @@ class TrafficControlVerbs(VerbBase):
         index = self.netns.index_of(link)
         request = requests.add_qdisc(index, words(link), kind, handle_=handle, parent=parent, ensure=True,
                                      options=options)
+        from nsnet.requests.tc import is_there
+
         if kind == "htb" and any(is_there(request, qdisc) for qdisc in self.netns.qdiscs(index)):
             return
         self._run(request)
@@ -80,6 +86,8 @@ class TrafficControlVerbs(VerbBase):
         index = self.netns.index_of(link)
         request = requests.add_class(index, words(link), kind, classid=classid, parent=parent, ensure=ensure,
                                      options=options)
+        from nsnet.requests.tc import get_parent, makes_class
+
         above = get_parent(request)
         if above is not None and not any(makes_class(before, above) for before in self.requests):
             try:

@@ -14,7 +14,9 @@ import live_helpers                                                             
 if any((live_helpers.TREE / "nsnet").glob("_native*.so")) and str(live_helpers.TREE) not in sys.path:
     sys.path[:0] = [str(live_helpers.TREE)]                 # a checkout is tested as it stands, without being installed
 
-import nsnet.process            # noqa: E402,F401  it keeps the memory that children execute: before anything is counted
+import nsnet.clone              # noqa: E402
+
+nsnet.clone.image.fileno()      # it keeps the memory that children execute: made before anything is counted
 
 
 @pytest.fixture(autouse=True)

@@ -147,8 +147,8 @@ def test_where_there_is_no_image_the_child_is_a_copy(monkeypatch, error):
         raise OSError(error, "refused")
     monkeypatch.setattr(os, "memfd_create", refuse)
     monkeypatch.setattr(clone, "image", clone._Image(clone.EXTENSION))
-    before = descriptors()
     assert clone.image.fileno() == -1
+    before = descriptors()
     with nsnet.spawn(CAT, new={"user", "net"}, hold=True) as process:
         assert os.readlink(f"/proc/{process.pid}/exe") == os.path.realpath(sys.executable)
         process.go()
@@ -168,6 +168,100 @@ def test_an_image_that_cannot_be_executed_is_passed_over(monkeypatch, tmp_path):
         assert output_of(["/bin/echo", "right"], new={"user", "pid"}) == "right\n"
     finally:
         made._descriptor.close()
+
+
+def image_of(path, meanwhile=lambda image: None):
+    """(the content of the image, where it is) of a file to which something happens between import and the first child."""
+    image = clone._Image(str(path))
+    meanwhile(image)
+    fd = image.fileno()
+    try:
+        return os.pread(fd, 1 << 20, 0) if fd >= 0 else None
+    finally:
+        image._descriptor.close()
+        assert image._file.closed or fd < 0
+
+
+def test_the_image_is_of_the_file_that_was_there_at_import(tmp_path):
+    """A new version takes its name, by rename(2) as installers do; and it is read once only."""
+    def upgrade(image):
+        (tmp_path / "new").write_bytes(b"new")
+        os.rename(tmp_path / "new", tmp_path / "file")
+
+    def upgrade_later(image):
+        image.fileno()
+        image._descriptor.close()
+        upgrade(image)
+    for meanwhile in (upgrade, upgrade_later):
+        (tmp_path / "file").write_bytes(b"as it was")
+        assert image_of(tmp_path / "file", meanwhile) == b"as it was"
+
+
+def test_a_file_that_was_written_to_makes_no_image(tmp_path):
+    for content in (b"as it iz", b"longer than it was"):
+        (tmp_path / "file").write_bytes(b"as it was")
+        os.utime(tmp_path / "file", ns=(0, 0))
+        assert image_of(tmp_path / "file", lambda image: (tmp_path / "file").write_bytes(content)) is None
+
+
+def test_a_program_that_closed_all_its_descriptors_has_an_image_of_the_same_file_or_none(tmp_path):
+    (tmp_path / "file").write_bytes(b"as it was")
+    (tmp_path / "other").write_bytes(b"other")
+
+    def closed(image):
+        os.close(image._file.fileno())
+
+    def another(image):
+        with open(tmp_path / "other", "rb") as other:
+            os.dup2(other.fileno(), image._file.fileno())
+        taken.append(image._file.fileno())
+
+    def closed_and_upgraded(image):
+        closed(image)
+        (tmp_path / "new").write_bytes(b"as it was")
+        os.rename(tmp_path / "new", tmp_path / "file")
+    taken = []
+    assert image_of(tmp_path / "file", closed) == b"as it was"
+    assert image_of(tmp_path / "file", another) == b"as it was"
+    assert os.readlink(f"/proc/self/fd/{taken[0]}") == str(tmp_path / "other")     # and is not closed, for it is not ours
+    os.close(taken[0])
+    assert image_of(tmp_path / "file", closed_and_upgraded) is None
+
+
+def test_many_threads_make_one_image(tmp_path):
+    image, found, start = clone._Image(clone.EXTENSION), [], threading.Barrier(8)
+
+    def look():
+        start.wait(PATIENCE)
+        found.append(image.fileno())
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(found) == 8 and len(set(found)) == 1 and found[0] >= 0
+    image._descriptor.close()
+
+
+def test_a_fork_makes_its_image_though_a_thread_was_at_it(monkeypatch):
+    """The thread is not in the child, and would never give the lock back."""
+    monkeypatch.setattr(clone, "image", clone._Image(clone.EXTENSION))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with clone.image._lock:
+            held.set()
+            go_on.wait(PATIENCE)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(PATIENCE)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(int(PATIENCE))
+        os._exit(0 if clone.image.fileno() >= 0 else 1)
+    go_on.set()
+    thread.join(PATIENCE)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_the_extension_does_nothing_for_whoever_executes_it():

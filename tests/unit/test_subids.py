@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -27,8 +28,8 @@ def alice(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "getgid", lambda: 1000)
     users = {"alice": 1000, "alias": 1000, "bob": 1001}
     by_name = {name: SimpleNamespace(pw_name=name, pw_uid=uid, pw_gid=uid) for name, uid in users.items()}
-    monkeypatch.setattr(subids, "pwd", SimpleNamespace(getpwnam=by_name.__getitem__,
-                                                       getpwuid={1000: by_name["alice"]}.__getitem__))
+    monkeypatch.setitem(sys.modules, "pwd", SimpleNamespace(getpwnam=by_name.__getitem__,
+                                                            getpwuid={1000: by_name["alice"]}.__getitem__))
 
     def write(**files):
         for name, content in files.items():
