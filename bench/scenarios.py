@@ -1,24 +1,32 @@
-"""Which scenarios there are, and which measurement gives which; each family is a file of its own."""
+"""Which scenarios there are, how many rounds each gets, and which measurement gives which; each family is a file of its own.
+"""
 
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 from bench.codec import codec
-from bench.containers import setup_and_teardown
 from bench.dump import dump
+from bench.imports import imports
 from bench.launch import launch
 from bench.measure import Plan
+from bench.setup import setup
+from bench.teardown import teardown
 
 # A measurement takes the names that are wanted of it, and gives a measure.Result or a contest.Contest for each. The
 # dump comes last: taking a namespace of a thousand links apart keeps the kernel busy after the end.
 SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
-    "setup": setup_and_teardown, "teardown": setup_and_teardown, "codec": codec,
-    "launch": launch, "dump": dump,
+    "setup": setup, "teardown": teardown, "import": imports, "codec": codec, "launch": launch, "dump": dump,
 }
+# Rounds, where nobody says how many: what a round takes differs a hundredfold, and all of them are to take minutes.
+ROUNDS = {"setup": 40, "teardown": 36, "launch": 20}
+OTHERS = 40
 
 
-def run(wanted: Sequence[str], plan: Plan) -> Dict[str, Any]:
-    """The results of the scenarios by name; those that one measurement gives are measured together."""
-    results: Dict[str, Any] = {}
+def run(wanted: Sequence[str], plan: Plan) -> Iterator[Tuple[str, Any]]:
+    """The results of the scenarios by name, each when it is there; those that one measurement gives are measured together.
+
+    A plan of no rounds gets as many as are usual.
+    """
     for measurement in dict.fromkeys(SCENARIOS[name] for name in wanted):
-        results.update(measurement([name for name in wanted if SCENARIOS[name] is measurement], plan))
-    return results
+        names = [name for name in wanted if SCENARIOS[name] is measurement]
+        rounds = plan.rounds or max(ROUNDS.get(name, OTHERS) for name in names)
+        yield from measurement(names, plan._replace(rounds=rounds)).items()
