@@ -81,10 +81,11 @@ def parser() -> argparse.ArgumentParser:
                       " what does not fit in the memory that is available is left out")
     made.add_argument("--huge-pages", action="store_true", help="for the parents that launch, instead of small ones")
     made.add_argument("--peers", type=names, metavar="NAMES", default=list(peers.PEERS),
-                      help=f"separated by commas, all (as without it), or none ({','.join(peers.PEERS)}); one that is not"
-                           " there is left out")
+                      help=f"separated by commas, all (as without it), or none ({','.join(peers.PEERS)}); one that is"
+                           " not there is left out")
     made.add_argument("--json", metavar="FILE", help="write every round to FILE, too; - for standard output, alone")
-    made.add_argument("--plot", metavar="DIR", help="draw pictures there, too (needs matplotlib: pip install '.[bench]')")
+    made.add_argument("--plot", metavar="DIR", help="draw pictures there, too (needs matplotlib: pip install"
+                      " '.[bench]')")
     made.add_argument("--report", metavar="FILE", help="write all of it as a Markdown document, with its pictures in"
                       f" {PICTURES}/ beside it (needs matplotlib)")
     return made

@@ -56,9 +56,9 @@ class Place(NamedTuple):
 class Contest(NamedTuple):
     """A table, measured. `missing`: who is not there, and why; `notes`: for below the table.
 
-    `counts`: what else was measured, by name. Those that the table, the plots and the report know: "steps", {contestant:
-    {step: [microseconds, one each round]}}; "growth", {side: {str(n): [microseconds for one of n, ...]}}; "must", a list
-    of what must() gives.
+    `counts`: what else was measured, by name. The table, the plots and the report know these: "steps" and "stepwise",
+    {contestant: {step: [microseconds, one each round]}}; "growth", {side: {str(n): [microseconds for one of n, ...]}};
+    "must", a list of what must() gives; "system_calls", of syscalls.as_json().
     """
 
     title: str
@@ -98,6 +98,10 @@ class Contest(NamedTuple):
     def median(self, task: str, label: str) -> Optional[float]:
         """Of one contestant; None if it is not there."""
         return next((place.spread.median for place in self.places if (place.task, place.label) == (task, label)), None)
+
+    def first_of(self, task: str, side: str) -> Optional[float]:
+        """The median of a side's first entry at a task."""
+        return next((place.spread.median for place in self.places if (place.task, place.side) == (task, side)), None)
 
     def spread_of(self, side: str) -> Optional[Spread]:
         """The first entry of a side, for what is said of a table as a whole."""

@@ -37,7 +37,8 @@ def imports(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     entries = [_entry(side, how, ("-c", code or how)) for side, how, code in codes]
     entries.append(_entry(OURS, LIST, ("-m", "nsnet", "list")))
     contest = hold("import: start-up", [Task(TASK, entries)], plan, missing)
-    sizes = {f"{side}: {how}": [_resident(code or how) for _ in range(min(SIZES, plan.rounds))] for side, how, code in codes}
+    sizes = {f"{side}: {how}": [_resident(code or how) for _ in range(min(SIZES, plan.rounds))]
+             for side, how, code in codes}
     beyond = _beyond(contest, sizes)
     notes = [_said(label, figures) for label, figures in beyond.items()]
     counts = {"beyond": beyond, "resident_kib": sizes, "must": _musts(beyond)}
@@ -83,7 +84,7 @@ def _musts(beyond: Mapping[str, Mapping[str, float]]) -> List[Dict[str, Any]]:
     figures, network = beyond[f"{OURS}: {PACKAGE}"], beyond[f"{OURS}: {NETWORK}"]
     return [{"what": f"`{PACKAGE}` beyond a bare interpreter with cffi's backend",
              "wanted": f"at most {MILLISECONDS:g} ms and {MIB:g} MiB",
-             "measured": f"{figures['ms']:.1f} ms and {figures['MiB']:.1f} MiB (with nsnet.Network {network['ms']:.1f} ms"
-                         f" and {network['MiB']:.1f} MiB)",
+             "measured": f"{figures['ms']:.1f} ms and {figures['MiB']:.1f} MiB (with nsnet.Network"
+                         f" {network['ms']:.1f} ms and {network['MiB']:.1f} MiB)",
              "ratio": max(figures["ms"] / MILLISECONDS, figures["MiB"] / MIB),
              "met": figures["ms"] <= MILLISECONDS and figures["MiB"] <= MIB}]

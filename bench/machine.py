@@ -70,7 +70,8 @@ def _options() -> str:
     except OSError:
         text = _read(f"/boot/config-{os.uname().release}") or ""
     values = {name: re.search(f"^{name}=(.+)$", text, re.M) for name in KERNEL_OPTIONS}
-    return ", ".join(f"{name[len('CONFIG_'):]}={value[1] if value else 'n'}" for name, value in values.items()) if text else ""
+    words = [f"{name[len('CONFIG_'):]}={value[1] if value else 'n'}" for name, value in values.items()]
+    return ", ".join(words) if text else ""
 
 
 def _cpu_model() -> str:

@@ -4,9 +4,12 @@ Draws whatever a scenario gives as JSON (Contest.as_json): every contest has rou
 "growth". Refuses to know any scenario.
 """
 
+import math
 import os
 import textwrap
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from bench.measure import quartiles
 
 FLOOR, OURS = "floor", "nsnet"
 # The floor is grey in all pictures, nsnet is the one strong colour, and a peer has the same in all.
@@ -69,28 +72,26 @@ def _short(label: str) -> str:
 def _rounds(plt: Any, result: Mapping[str, Any]) -> Any:
     """A box for each contestant: quartiles, whiskers to the 5th and 95th percentile; a panel for each task."""
     tasks = [(task, labels) for task, labels in _tasks(result)]
+    slowest = max(line["median"] for line in result["lines"])
+    divisor, unit = (1000, "milliseconds") if slowest > 2000 else (1, "microseconds")
     heights = [len(labels) + 1.2 + 0.4 * (len(task) // WRAPPED) for task, labels in tasks]
     figure, panels = plt.subplots(len(tasks), 1, figsize=(WIDE, 0.9 + 0.29 * sum(heights)), squeeze=False,
                                   gridspec_kw={"height_ratios": heights})
     figure.suptitle(result["title"], x=0.01, ha="left", fontsize=11)
     for (task, labels), axes in zip(tasks, panels[:, 0]):
-        rounds = [[taken / 1000 for taken in result["rounds"][f"{task}: {label}"]] for label in labels]
+        rounds = [[taken / divisor for taken in result["rounds"][f"{task}: {label}"]] for label in labels]
         places = list(range(len(labels), 0, -1))
-        boxes = axes.boxplot(rounds, positions=places, vert=False, widths=0.62, whis=(5, 95), patch_artist=True,
-                             flierprops={"marker": ".", "markersize": 2, "markeredgecolor": "#b0b0b0"},
-                             medianprops={"color": "black"})
-        for box, label in zip(boxes["boxes"], labels):
-            box.set_facecolor(colour(label))
-            box.set_edgecolor("#404040")
+        for place, label, one in zip(places, labels, rounds):
+            _box(axes, place, sorted(one), colour(label))
         axes.set_yticks(places, [_short(label) for label in labels])
         axes.set_title(textwrap.fill(task, WRAPPED))
         axes.grid(axis="y", visible=False)
-        medians = [sorted(one)[len(one) // 2] for one in rounds]
+        medians = [_median(one) for one in rounds]
         if max(medians) > LOGARITHMIC * min(medians):
             _logarithmic(axes.xaxis)
         else:
-            axes.set_xlim(left=0, right=1.15 * max(_high(one) for one in rounds))
-    panels[-1, 0].set_xlabel("milliseconds (boxes: quartiles; whiskers: 5 % to 95 %)")
+            axes.set_xlim(left=0)
+    panels[-1, 0].set_xlabel(f"{unit} (boxes: quartiles; whiskers: 5 % to 95 %)")
     return figure
 
 
@@ -101,9 +102,15 @@ def _tasks(result: Mapping[str, Any]) -> List[Tuple[str, List[str]]]:
     return list(found.items())
 
 
-def _high(rounds: Sequence[float]) -> float:
-    """The 95th percentile: what lies beyond may be cut off."""
-    return sorted(rounds)[int(0.95 * (len(rounds) - 1))]
+def _box(axes: Any, place: int, ordered: Sequence[float], filled: str) -> None:
+    """Drawn by hand: boxplot() changes its words from version to version."""
+    last = len(ordered) - 1
+    spread = quartiles(ordered)
+    ends = ordered[math.floor(0.05 * last)], ordered[math.ceil(0.95 * last)]
+    axes.plot(ends, (place, place), color="#404040", linewidth=0.9, zorder=2, solid_capstyle="butt")
+    axes.barh(place, spread.high - spread.low, left=spread.low, height=0.62, color=filled, edgecolor="#404040",
+              linewidth=0.8, zorder=3)
+    axes.plot((spread.median, spread.median), (place - 0.31, place + 0.31), color="black", linewidth=1.4, zorder=4)
 
 
 def _logarithmic(axis: Any) -> None:
@@ -152,9 +159,7 @@ def _bars(plt: Any, axes: Any, steps: Mapping[str, Mapping[str, Sequence[float]]
 
 
 def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return quartiles(values).median
 
 
 # --- how it grows ---
@@ -165,13 +170,12 @@ def _growth(plt: Any, result: Mapping[str, Any]) -> Any:
     axes.set_title(result["title"] + ": how it grows")
     numbers = set()
     for side, points in result["growth"].items():
-        ordered = sorted((int(number), sorted(values)) for number, values in points.items())
+        ordered = sorted((int(number), values) for number, values in points.items())
         numbers.update(number for number, _ in ordered)
         axes.plot([number for number, _ in ordered], [_median(values) for _, values in ordered], marker="o",
                   markersize=4, color=colour(side), label=side)
-        axes.fill_between([number for number, _ in ordered], [values[len(values) // 4] for _, values in ordered],
-                          [values[3 * (len(values) - 1) // 4] for _, values in ordered], color=colour(side), alpha=0.18,
-                          linewidth=0)
+        axes.fill_between([number for number, _ in ordered], [quartiles(values).low for _, values in ordered],
+                          [quartiles(values).high for _, values in ordered], color=colour(side), alpha=0.18, linewidth=0)
     axes.set_xscale("log")
     axes.set_xticks(sorted(numbers), [str(number) for number in sorted(numbers)])
     axes.minorticks_off()

@@ -1,7 +1,7 @@
 """RESULTS.md: everything that one run measured, as a document. Made of the same JSON that `--json` writes.
 
-Knows Markdown, and the parts that a result can have (see contest.Contest). Refuses to know any scenario: what nsnet must
-show, a scenario says itself.
+Knows Markdown, and the parts that a result can have (see contest.Contest). Refuses to know any scenario: each says
+itself what nsnet must show.
 """
 
 from typing import Any, Iterable, List, Mapping, Sequence

@@ -1,9 +1,9 @@
 """How others set one container up: programs that wait in the throw-away host, and do it when they are asked.
 
 Run by the bench inside that host, as `python -m bench.rivals NAME DIRECTORY`; answers as the floors do (stage.Program):
-"up" by what it took, "down" and "end" likewise, "show" by the pid of the container. Knows each one's words for the same end state:
-a bridge with 10.0.0.1/24, up; a veth pair, one end of it a port; in the container lo, eth0, 10.0.0.2/24 and a default
-route. Imports nothing of nsnet.
+"up" by what it took, "down" and "end" likewise, "show" by the pid of the container. Knows each one's words for the same
+end state: a bridge with 10.0.0.1/24, up; a veth pair, one end of it a port; in the container lo, eth0, 10.0.0.2/24 and
+a default route. Imports nothing of nsnet.
 
 pyroute2 makes its namespaces itself. The others are given a child that is in its namespaces already, before their clock
 starts, for none of them makes one; what else is not on their clock is said in WAYS. Links are left for the bench to
@@ -184,8 +184,7 @@ class Way(NamedTuple):
 WAYS: Dict[str, Way] = {
     "pyroute2": Way("fork, unshare, IPRoute and NetNS", Pyroute2),
     "ip": Way("two ip -batch, without the clone", Ip),
-    "hooks": Way(("brctl, ip, nsenter" if which("brctl") else "ip, nsenter (no brctl here)") + " in a shell, without the clone",
-                 Hooks),
+    "hooks": Way(f"{'brctl' if which('brctl') else '(no brctl here)'}, ip, nsenter in a shell, without the clone", Hooks),
     "cni": Way("bridge ADD, without the clone and lo", Cni),
     "netavark": Way("setup, iptables too, without the clone", Netavark),
 }

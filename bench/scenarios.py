@@ -1,5 +1,4 @@
-"""Which scenarios there are, how many rounds each gets, and which measurement gives which; each family is a file of its own.
-"""
+"""Which scenarios there are, in how many rounds, and which measurement gives which; each family is a file of its own."""
 
 from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
@@ -22,7 +21,7 @@ OTHERS = 40
 
 
 def run(wanted: Sequence[str], plan: Plan) -> Iterator[Tuple[str, Any]]:
-    """The results of the scenarios by name, each when it is there; those that one measurement gives are measured together.
+    """The results of the scenarios by name, each when it is there; what one measurement gives is measured together.
 
     A plan of no rounds gets as many as are usual.
     """

@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import nsnet
 from bench import rivals, syscalls
 from bench.bigparent import PROBE
-from bench.containers import (SETTLE, AttachedMore, Cycle, LaunchedMore, Other, PipelinedFloor, StraightFloor, in_common)
+from bench.containers import (SETTLE, AttachedMore, Cycle, LaunchedMore, Other, PipelinedFloor, StraightFloor,
+                              in_common)
 from bench.contest import FLOOR, OURS, Contest, Disagreement, Entry, Task, hold, must, timed
 from bench.measure import TOTAL, Plan, Round, disturbance
 from bench.peers import roll_call
@@ -27,12 +28,11 @@ PIPELINED, STRAIGHT = "pipelined C", "straight-line C, one queue"
 DEFAULT = "straight-line C, default queues, setns"
 STEPWISE = "straight-line C, one request at a time"
 LAUNCHED = "Network.launch(hold=True)"
-SHELL_PEERS = {"pyroute2": 12, "hooks": 25}         # how many times faster nsnet must be
 TRUE = ("/bin/true",)
 
 
 class Side:
-    """One contestant that goes up and down: `up` and `down` of what containers.py has. Keeps the steps of each round."""
+    """One contestant that goes up and down, as what containers.py has can. Keeps the steps of each round."""
 
     def __init__(self, one: Any):
         self._one = one
@@ -124,7 +124,8 @@ def setup(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     floors = [f"{FLOOR}: {how}" for how in (PIPELINED, STRAIGHT, DEFAULT)]
     together = _steps(field.sides, plan.rounds, [*floors, f"{OURS}: {LAUNCHED}"], in_common)
     alone = _steps(field.sides, plan.rounds, [f"{FLOOR}: {STEPWISE}"], lambda steps: steps)
-    counts = {"steps": together, "stepwise": alone, "must": _musts(contest, counted), "system_calls": syscalls.as_json(counted, syscalls.SETUP)}
+    counts = {"steps": together, "stepwise": alone, "must": _musts(contest, counted),
+              "system_calls": syscalls.as_json(counted, syscalls.SETUP)}
     return {"setup": contest._replace(notes=notes, counts=counts)}
 
 
@@ -157,7 +158,8 @@ def _namespaces(field: Field, with_unshare: bool) -> Task:
         field.missing[FLOOR] = str(error)
     ways = [(OURS, 'spawn(["/bin/true"], new={"user", "net"})', _spawned)]
     if with_unshare:
-        ways.append(("unshare", "-U -r -n /bin/true", lambda: subprocess.call([rivals.which("unshare"), "-Urn", *TRUE])))
+        argv = [rivals.which("unshare"), "-Urn", *TRUE]
+        ways.append(("unshare", "-U -r -n /bin/true", lambda: subprocess.call(argv)))
     for side, how, work in ways:
         entries.append(Entry(side, how, lambda work=work: _settled(lambda: timed(work, 1)), work))
     return Task(NAMESPACES, entries)
@@ -196,21 +198,19 @@ def _ratios(contest: Contest) -> List[str]:
     return [f"nsnet's whole setup: {', '.join(said)}"] if said else []
 
 
-def _musts(contest: Contest, counted: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    ours = contest.median(WHOLE, f"{OURS}: {LAUNCHED}")
+def _musts(contest: Contest, counted: syscalls.Counted) -> List[Dict[str, Any]]:
+    ours = contest.first_of(WHOLE, OURS)
     found = []
     for how, limit in ((DEFAULT, 0.85), (PIPELINED, 1.15)):
         floor = contest.median(WHOLE, f"{FLOOR}: {how}")
         if floor:
             found.append(must("whole setup", ours, floor, than=how, at_most=limit))
-    for name, times in SHELL_PEERS.items():
-        peer = next((place.spread.median for place in contest.places if place.side == name), None)
+    for name, times, than in (("pyroute2", 12, "pyroute2"), ("hooks", 25, "the seed's shell hooks")):
+        peer = contest.first_of(WHOLE, name)
         if peer:
-            found.append(must("whole setup", ours, peer, than="the seed's shell hooks" if name == "hooks" else name,
-                              times_faster=times))
+            found.append(must("whole setup", ours, peer, than=than, times_faster=times))
     for task, what in ((LAUNCH, "launch on a network that is up"), (ATTACH, "Netns.new() and attach")):
-        mine, floor = (next((place.spread.median for place in contest.places if (place.task, place.side) == (task, side)),
-                            None) for side in (OURS, FLOOR))
-        if mine and floor:
-            found.append(must(what, mine, floor, than="the C floor", at_most=1.15))
+        floor = contest.first_of(task, FLOOR)
+        if floor:
+            found.append(must(what, contest.first_of(task, OURS), floor, than="the C floor", at_most=1.15))
     return found + syscalls.must(counted)

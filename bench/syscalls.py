@@ -61,8 +61,9 @@ def say(counted: Counted, stretch: str) -> List[str]:
     """For below a table."""
     if not counted:
         return ["system calls: not counted, strace is missing or may not trace here"]
-    return ["system calls: " + "; ".join(f"{side} {stretches[stretch].parent} and its child {stretches[stretch].children}"
-                                         for side, stretches in counted.items())]
+    found = {side: stretches[stretch] for side, stretches in counted.items()}
+    return ["system calls: " + "; ".join(f"{side} {calls.parent} and its child {calls.children}"
+                                         for side, calls in found.items())]
 
 
 def as_json(counted: Counted, stretch: str) -> Dict[str, Any]:

@@ -124,7 +124,7 @@ static inline void map_child(const struct container *container)
 
 /* --- namespaces ------------------------------------------------------------------------------------------------- */
 
-/* Leave the network that we were started in: for a namespace of our user namespace, or of a new one if that is denied. */
+/* Leave the network that we were started in: for one of our user namespace, or of a new one if that is denied. */
 static inline void move_away(void)
 {
 	unsigned int uid = geteuid(), gid = getegid();
@@ -165,7 +165,7 @@ static inline void put_queues(struct batch *batch, int queues)
 	put_u32(batch, IFLA_NUM_RX_QUEUES, queues);
 }
 
-/* One end of a veth pair is a port of the bridge and up, the other is born elsewhere. `where`: IFLA_NET_NS_PID or _FD. */
+/* One end of a pair is a port of the bridge and up, the other is born elsewhere. `where`: IFLA_NET_NS_PID or _FD. */
 static inline void put_veth(struct batch *batch, const char *ifname, int index, int bridge, int queues, int where,
 			    int netns)
 {
@@ -302,7 +302,7 @@ static inline void delete_link(int rtnl, int index)
 
 /* --- questions and answers -------------------------------------------------------------------------------------- */
 
-/* Whose namespaces can be looked at: this process's is the host's, the child's (or `netns`, held here) the container's. */
+/* Where to look: this process's namespace is the host's, the child's (or `netns`, held here) the container's. */
 static inline void say_where(const struct container *container, int netns)
 {
 	if (netns >= 0)

@@ -3,7 +3,7 @@
  * own, and what it takes to be rid of all links: by one group delete, or one by one.
  *
  * "make N" on standard input sets all of it up, as straight.c does for one; the namespaces stay from one round to the
- * next. "group": one delete of the bridge and of all pairs, which waits for the kernel once. "singly": a delete for each
+ * next. "group": one delete of the bridge and of all pairs, which waits for the kernel once. "singly": one for each
  * pair and then the bridge. "grace": one RCU grace period, which is what a delete waits for, by membarrier(2). Each is
  * answered by one line, "step=nanoseconds"; "show" by the pid of this process.
  *

@@ -63,7 +63,7 @@ def test_setup_stands_beside_its_floors_step_by_step(setup):
         rounds = setup["rounds"][f"{tasks[0]}: {label}"]
         assert [sum(one) for one in zip(*steps.values())] == pytest.approx(rounds)
     (alone,) = setup["stepwise"].values()
-    assert {"clone", "maps", "netns", "bridge", "veth", "enslave", "veth-up", "address", "route", "carrier"} <= set(alone)
+    assert {"clone", "maps", "netns", "bridge", "veth", "enslave", "address", "route", "carrier"} <= set(alone)
     wanted = [one["wanted"] for one in setup["must"]]
     assert any("0.85 × straight-line C, default queues" in one for one in wanted)
     assert any("1.15 × pipelined C" in one for one in wanted)
