@@ -2,21 +2,26 @@
 
 from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
+import nsnet
 from bench.codec import codec
 from bench.dump import dump
 from bench.imports import imports
 from bench.launch import launch
 from bench.measure import Plan
+from bench.pool import pool
 from bench.setup import setup
 from bench.teardown import teardown
 
 # A measurement takes the names that are wanted of it, and gives a measure.Result or a contest.Contest for each. The
 # dump comes last: taking a namespace of a thousand links apart keeps the kernel busy after the end.
 SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
-    "setup": setup, "teardown": teardown, "import": imports, "codec": codec, "launch": launch, "dump": dump,
+    "setup": setup, "teardown": teardown, "pool": pool, "import": imports, "codec": codec,
+    "launch": launch, "dump": dump,
 }
+if "Pool" not in nsnet.__all__:
+    del SCENARIOS["pool"]
 # Rounds, where nobody says how many: what a round takes differs a hundredfold, and all of them are to take minutes.
-ROUNDS = {"setup": 40, "teardown": 36, "launch": 20}
+ROUNDS = {"setup": 30, "teardown": 36, "launch": 20}
 OTHERS = 40
 
 

@@ -32,18 +32,26 @@ TRUE = ("/bin/true",)
 
 
 class Side:
-    """One contestant that goes up and down, as what containers.py has can. Keeps the steps of each round."""
+    """One contestant that goes up and down, as what containers.py has can. Keeps the steps of each round.
+
+    Each turn begins with one that is not counted: it finds the caches as another program left them.
+    """
 
     def __init__(self, one: Any):
         self._one = one
         self.rounds: List[Round] = []
 
     def turn(self) -> float:
-        steps = self._one.up()
+        self._cycle()
+        steps = self._cycle()
         self.rounds.append(steps)
+        return steps[TOTAL]
+
+    def _cycle(self) -> Round:
+        steps = self._one.up()
         self._one.down()
         time.sleep(SETTLE)
-        return steps[TOTAL]
+        return steps
 
     def state(self) -> List[Tuple]:
         self._one.up()
@@ -119,7 +127,7 @@ def setup(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
         tasks.append(_namespaces(field, "unshare" in present))
         contest = hold("setup: one container", tasks, plan, {**missing, **field.missing})
         counted = syscalls.count_all()
-        notes = [*stage.describe(), *syscalls.say(counted, syscalls.SETUP), *_ratios(contest),
+        notes = [*stage.describe(), "each turn begins with one that is not counted", *syscalls.say(counted, syscalls.SETUP), *_ratios(contest),
                  *disturbance(contest.spread_of(FLOOR))]
     floors = [f"{FLOOR}: {how}" for how in (PIPELINED, STRAIGHT, DEFAULT)]
     together = _steps(field.sides, plan.rounds, [*floors, f"{OURS}: {LAUNCHED}"], in_common)
@@ -171,6 +179,9 @@ def _spawned() -> int:
 
 
 def _settled(work: Callable[[], float]) -> float:
+    """As Side has its turns."""
+    work()
+    time.sleep(SETTLE)
     taken = work()
     time.sleep(SETTLE)
     return taken
