@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 try:
     import nsnet
-    from bench import contest, machine, measure, peers, plots, report, scenarios, stage
+    from bench import machine, measure, peers, plots, report, scenarios, stage
 except ImportError as error:
     sys.exit(f"bench: {error}")
 
@@ -31,26 +31,30 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         if options.plot or options.report:
             plots.load()                # before minutes have passed
-        run(wanted, plan, options, ["python", "-m", "bench", *(sys.argv[1:] if argv is None else argv)])
+        return run(wanted, plan, options, ["python", "-m", "bench", *(sys.argv[1:] if argv is None else argv)])
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    except stage.GaveWay as error:
-        print(f"bench: a program gave way while it was measured: {error}", file=sys.stderr)
+    except (*scenarios.FAILURES, plots.NoPlots) as error:
+        print(f"bench: {said(error)}", file=sys.stderr)
         return 1
-    except (nsnet.NsnetError, OSError, contest.Disagreement, plots.NoPlots) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
-def run(wanted: Sequence[str], plan: measure.Plan, options: Any, command: Sequence[str]) -> None:
-    """Each result is printed, and in the JSON, as soon as it is there."""
+def said(error: Exception) -> str:
+    return f"a program gave way while it was measured: {error}" if isinstance(error, stage.GaveWay) else str(error)
+
+
+def run(wanted: Sequence[str], plan: measure.Plan, options: Any, command: Sequence[str]) -> int:
+    """Each result is printed, and in the JSON, as soon as it is there. 1 if one of several scenarios has none."""
     content: Dict[str, Any] = {"command": " ".join(command), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-                               "nsnet": nsnet.__version__, "machine": machine.describe(), "results": {}}
+                               "nsnet": nsnet.__version__, "machine": machine.describe(), "results": {}, "failed": {}}
     if options.json != "-":
         print("\n".join(f"{topic}: {said}" for topic, said in content["machine"].items()), flush=True)
     for name, result in scenarios.run(wanted, plan):
+        if isinstance(result, Exception):
+            content["failed"][name] = said(result)
+            print(f"bench: {name}: {said(result)}", file=sys.stderr)
+            continue
         content["results"][name] = result.as_json()
         if options.json != "-":
             print("\n" + result.as_text(), flush=True)
@@ -63,6 +67,7 @@ def run(wanted: Sequence[str], plan: measure.Plan, options: Any, command: Sequen
     if options.report:
         beside = os.path.join(os.path.dirname(options.report), PICTURES)
         write(options.report, report.document(content, plots.draw(content["results"], beside), PICTURES))
+    return 1 if content["failed"] else 0
 
 
 def parser() -> argparse.ArgumentParser:

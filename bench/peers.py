@@ -1,4 +1,4 @@
-"""Who else does it: pyroute2 as a library, others as programs. Knows which are here, which version, and why one is not."""
+"""Who else does it: pyroute2, and programs. Knows which are here, in which version, and why one is not."""
 
 import re
 import subprocess

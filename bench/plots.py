@@ -70,7 +70,7 @@ def _short(label: str) -> str:
 # --- how rounds are spread ---
 
 def _rounds(plt: Any, result: Mapping[str, Any]) -> Any:
-    """A box for each contestant: quartiles, and a line from the quickest round to nine tenths; a panel for each task."""
+    """A box for each contestant: quartiles, and a line from the quickest round to nine tenths; a panel a task."""
     tasks = [(task, labels) for task, labels in _tasks(result)]
     slowest = max(line["median"] for line in result["lines"])
     divisor, unit = (1000, "milliseconds") if slowest > 2000 else (1, "microseconds")
@@ -109,7 +109,7 @@ def _high(rounds: Sequence[float]) -> float:
 def _box(axes: Any, place: int, ordered: Sequence[float], filled: str) -> None:
     """Drawn by hand: boxplot() changes its words from version to version."""
     spread = quartiles(ordered)
-    axes.plot((ordered[0], _high(ordered)), (place, place), color="#404040", linewidth=0.9, zorder=2, solid_capstyle="butt")
+    axes.plot((ordered[0], _high(ordered)), (place, place), color="#404040", linewidth=0.9, zorder=2)
     axes.barh(place, spread.high - spread.low, left=spread.low, height=0.62, color=filled, edgecolor="#404040",
               linewidth=0.8, zorder=3)
     axes.plot((spread.median, spread.median), (place - 0.31, place + 0.31), color="black", linewidth=1.4, zorder=4)
@@ -177,7 +177,8 @@ def _growth(plt: Any, result: Mapping[str, Any]) -> Any:
         axes.plot([number for number, _ in ordered], [_median(values) for _, values in ordered], marker="o",
                   markersize=4, color=colour(side), label=side)
         axes.fill_between([number for number, _ in ordered], [quartiles(values).low for _, values in ordered],
-                          [quartiles(values).high for _, values in ordered], color=colour(side), alpha=0.18, linewidth=0)
+                          [quartiles(values).high for _, values in ordered], color=colour(side), alpha=0.18,
+                          linewidth=0)
     axes.set_xscale("log")
     axes.set_xticks(sorted(numbers), [str(number) for number in sorted(numbers)])
     axes.minorticks_off()

@@ -17,6 +17,7 @@ def document(content: Mapping[str, Any], pictures: Mapping[str, Sequence[str]], 
     results = content["results"]
     parts = ["# What network namespaces cost", _preface(content), "## What nsnet must show", _musts(results.values()),
              "## The machine", _table(["", ""], [[topic, said] for topic, said in content["machine"].items()])]
+    parts += [f"- **not measured**: {name}: {why}" for name, why in content.get("failed", {}).items()]
     for name, result in results.items():
         parts += [f"## {result['title']}", *_result(result),
                   *(f"![{name}]({directory}/{file})" for file in pictures.get(name, ()))]

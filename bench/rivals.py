@@ -181,10 +181,11 @@ class Way(NamedTuple):
     make: Callable[[str], Rival]
 
 
+_BRCTL = "brctl" if which("brctl") else "(no brctl here)"
 WAYS: Dict[str, Way] = {
     "pyroute2": Way("fork, unshare, IPRoute and NetNS", Pyroute2),
     "ip": Way("two ip -batch, without the clone", Ip),
-    "hooks": Way(f"{'brctl' if which('brctl') else '(no brctl here)'}, ip, nsenter in a shell, without the clone", Hooks),
+    "hooks": Way(f"{_BRCTL}, ip, nsenter in a shell, without the clone", Hooks),
     "cni": Way("bridge ADD, without the clone and lo", Cni),
     "netavark": Way("setup, iptables too, without the clone", Netavark),
 }

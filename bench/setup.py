@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 import nsnet
 from bench import rivals, syscalls
@@ -77,23 +77,21 @@ class Field:
     def host(self) -> nsnet.Netns:
         return self.opened.enter_context(nsnet.Netns.new(beside=self._stage.host))
 
-    def enter(self, task: str, side: str, how: str, one: Any) -> Side:
+    def enter(self, task: str, side: str, how: str, one: Any) -> None:
         made = Side(one)
         entry = Entry(side, how, made.turn, made.state)
         self.entries.setdefault(task, []).append(entry)
         self.sides[task, entry.label] = made
-        return made
 
-    def floor(self, task: str, how: str, make: Callable[[], Any]) -> Optional[Any]:
+    def floor(self, task: str, how: str, make: Callable[[], Any]) -> None:
         """A C program, or the reason why it is missing."""
         try:
             one = make()
         except FloorMissing as error:
             self.missing[FLOOR] = str(error)
-            return None
+            return
         self.opened.callback(one.close)
         self.enter(task, FLOOR, how, one)
-        return one
 
     def ours(self, task: str, how: str, one: Any) -> None:
         self.opened.callback(one.take_down)
@@ -127,8 +125,8 @@ def setup(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
         tasks.append(_namespaces(field, "unshare" in present))
         contest = hold("setup: one container", tasks, plan, {**missing, **field.missing})
         counted = syscalls.count_all()
-        notes = [*stage.describe(), "each turn begins with one that is not counted", *syscalls.say(counted, syscalls.SETUP), *_ratios(contest),
-                 *disturbance(contest.spread_of(FLOOR))]
+        notes = [*stage.describe(), "each turn begins with one that is not counted",
+                 *syscalls.say(counted, syscalls.SETUP), *_ratios(contest), *disturbance(contest.spread_of(FLOOR))]
     floors = [f"{FLOOR}: {how}" for how in (PIPELINED, STRAIGHT, DEFAULT)]
     together = _steps(field.sides, plan.rounds, [*floors, f"{OURS}: {LAUNCHED}"], in_common)
     alone = _steps(field.sides, plan.rounds, [f"{FLOOR}: {STEPWISE}"], lambda steps: steps)

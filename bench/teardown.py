@@ -220,8 +220,8 @@ def _waits(contest: Contest, graces: Sequence[float]) -> List[str]:
     if not graces or not whole:
         return []
     one = quartiles(graces).median
-    return [f"RCU: one grace period, by membarrier(2), takes {one / 1000:.1f} ms; the group delete of a bridge and one pair"
-            f" {whole / one:.1f} times as long"]
+    return [f"RCU: one grace period, by membarrier(2), takes {one / 1000:.1f} ms; the group delete of a bridge and one"
+            f" pair {whole / one:.1f} times as long"]
 
 
 def _musts(contest: Contest, many: int) -> List[Dict[str, Any]]:

@@ -21,7 +21,7 @@ static int next_index = 100;
 static int bridge_index;
 static int held_netns = -1;		/* what "netns" has made */
 
-/* --- the child: its memory is this program's, which runs beside it; so it calls nothing that keeps a state --------- */
+/* --- the child: its memory is this program's, which runs beside it; so it calls nothing that keeps a state -------- */
 
 struct task {
 	int theirs, ours;		/* ends of the channel; its descriptors are its own */

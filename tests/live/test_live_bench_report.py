@@ -1,4 +1,4 @@
-"""What the bench makes of results: JSON of start-up, pictures where matplotlib is, a document; and what nsnet must show."""
+"""What the bench makes of results: what nsnet must show, pictures where matplotlib is, a document; and start-up."""
 
 import importlib.util
 import json
@@ -53,7 +53,7 @@ def result():
 @pytest.fixture
 def content(result):
     return {"command": "python -m bench bulk", "date": "today", "nsnet": "0.1", "machine": {"kernel": "Linux 6"},
-            "results": {"bulk": result}}
+            "results": {"bulk": result}, "failed": {"codec": "why"}}
 
 
 # --- start-up ---
@@ -69,6 +69,22 @@ def test_import_is_beside_a_bare_interpreter_with_the_backend(state):
     assert all(kib > 1000 for sizes in result["resident_kib"].values() for kib in sizes)
     (must,) = result["must"]
     assert IMPORT in must["what"] and must["wanted"] == "at most 8 ms and 3 MiB"
+
+
+# --- one of several that cannot be measured ---
+
+def test_the_others_are_measured_if_one_cannot_be(modules, monkeypatch):
+    from bench import scenarios
+    plan = modules[0].Plan(2, 0, 0, [], [], False)
+
+    def breaks(wanted, plan):
+        raise OSError("no room")
+    monkeypatch.setattr(scenarios, "SCENARIOS", {"bad": breaks, "good": lambda wanted, plan: {"good": plan.rounds}})
+    results = dict(scenarios.run(["bad", "good"], plan))
+    assert str(results["bad"]) == "no room" and results["good"] == 2
+    assert dict(scenarios.run(["good"], plan._replace(rounds=0))) == {"good": scenarios.OTHERS}
+    with pytest.raises(OSError):
+        list(scenarios.run(["bad"], plan))
 
 
 # --- what nsnet must show ---
@@ -105,7 +121,7 @@ def test_a_document_has_all_of_a_result(modules, content):
     for part in ("| bulk | at most 1.2 × C | 2.00 | **no** |", "| kernel | Linux 6 |", "## bulk: of many",
                  "| 2.00 | 1.00 | 20.0 | 19.0–21.0 | nsnet: many |", "| veth | 5.0 | 9.0 |", "| claim |  | 1.0 |",
                  "| route | 3.0 |", "| 4000 | 20.0 (20.0-20.0) |  |", "| `sendto` | 7 | 3 |", "| child's | 2 | 0 |",
-                 "- missing: cni: not | here", "- a note", "![bulk](pictures/bulk-rounds.png)", report.COMMAND):
+                 "- **not measured**: codec: why", "- missing: cni: not | here", "- a note", "![bulk](pictures/bulk-rounds.png)", report.COMMAND):
         assert part in text, part
     for block in text.split("\n\n"):            # every row of a table has as many cells as its head
         rows = block.splitlines()
