@@ -7,6 +7,7 @@ an interpreter with cffi's backend, which no cffi extension does without; what i
 import os
 import subprocess
 import sys
+import tempfile
 from typing import Any, Dict, List, Mapping, Sequence
 
 from bench.contest import FLOOR, OURS, Contest, Entry, Task, hold, timed
@@ -34,9 +35,10 @@ def imports(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
              (OURS, "import nsnet; nsnet.Netns", None), (OURS, NETWORK, None)]
     if present:
         codes += [("pyroute2", "import pyroute2", None), ("pyroute2", "from pyroute2 import IPRoute", None)]
-    entries = [_entry(side, how, ("-c", code or how)) for side, how, code in codes]
-    entries.append(_entry(OURS, LIST, ("-m", "nsnet", "list")))
-    contest = hold("import: start-up", [Task(TASK, entries)], plan, missing)
+    with tempfile.TemporaryDirectory(prefix="nsnet-bench-") as directory:
+        entries = [_entry(side, how, ("-c", code or how), directory) for side, how, code in codes]
+        entries.append(_entry(OURS, LIST, ("-m", "nsnet", "list"), directory))
+        contest = hold("import: start-up", [Task(TASK, entries)], plan, missing)
     sizes = {f"{side}: {how}": [_resident(code or how) for _ in range(min(SIZES, plan.rounds))]
              for side, how, code in codes}
     beyond = _beyond(contest, sizes)
@@ -45,14 +47,12 @@ def imports(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     return {"import": contest._replace(notes=notes + disturbance(contest.spread_of(FLOOR), busy=BUSY), counts=counts)}
 
 
-def _entry(side: str, how: str, words: Sequence[str]) -> Entry:
-    return Entry(side, how, lambda: timed(lambda: _run(words), 1), lambda: _run(words))
-
-
-def _run(words: Sequence[str]) -> int:
-    """Its exit status. No state of the machine's is looked at by `list`."""
-    return subprocess.call([sys.executable, *words], cwd=str(CHECKOUT), stdin=subprocess.DEVNULL,
-                           stdout=subprocess.DEVNULL, env={**os.environ, "NSNET_STATE_DIR": "/nonexistent"})
+def _entry(side: str, how: str, words: Sequence[str], directory: str) -> Entry:
+    """`directory`: has nsnet's state, of which there is none."""
+    def run() -> int:
+        return subprocess.call([sys.executable, *words], cwd=str(CHECKOUT), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, env={**os.environ, "NSNET_STATE_DIR": directory})
+    return Entry(side, how, lambda: timed(run, 1), run)
 
 
 def _resident(code: str) -> int:
