@@ -66,6 +66,7 @@ def test_import_is_beside_a_bare_interpreter_with_the_backend(state):
     assert {f"nsnet: {IMPORT}", "nsnet: import nsnet; nsnet.Netns", "nsnet: import nsnet; nsnet.Network"} < set(beyond)
     assert "ms" in beyond["nsnet: python -m nsnet list"] and "MiB" not in beyond["nsnet: python -m nsnet list"]
     assert beyond["nsnet: import nsnet; nsnet.Network"]["MiB"] > beyond[f"nsnet: {IMPORT}"]["MiB"] > -1
+    assert abs(beyond["python: nothing imported"]["MiB"]) < 2 and "floor: import _cffi_backend" not in beyond
     assert all(kib > 1000 for sizes in result["resident_kib"].values() for kib in sizes)
     (must,) = result["must"]
     assert IMPORT in must["what"] and must["wanted"] == "at most 8 ms and 3 MiB"
