@@ -1,58 +1,83 @@
-"""`python -m bench setup|teardown|codec|launch|dump|all`: options in, tables or JSON out."""
+"""`python -m bench setup|teardown|...|all`: options in; tables, JSON, pictures or a document out."""
 
 import argparse
 import json
+import os
 import sys
-from typing import List, Optional
+import time
+from typing import Any, Dict, List, Optional, Sequence
 
 try:
     import nsnet
-    from bench import contest, measure, peers, scenarios, stage
+    from bench import machine, measure, peers, plots, report, scenarios, stage
 except ImportError as error:
     sys.exit(f"bench: {error}")
 
-ROUNDS, WARM_UP = 60, 3
+WARM_UP = 3
 QUICK_ROUNDS, QUICK_WARM_UP = 10, 1
 LINKS, QUICK_LINKS = 1000, 100
 SIZES, QUICK_SIZES = [50, 1024, 4096], [50, 500]
+PICTURES = "results"            # the directory beside a document
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit 0 if it was measured, 1 if this machine does not let it, 2 for bad usage, 130 when interrupted."""
     options = parser().parse_args(argv)
-    plan = measure.Plan(options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS),
-                        QUICK_WARM_UP if options.quick else WARM_UP,
-                        options.links or (QUICK_LINKS if options.quick else LINKS), options.peers,
-                        options.sizes or (QUICK_SIZES if options.quick else SIZES), options.huge_pages)
+    quick = options.quick
+    plan = measure.Plan(options.rounds or (QUICK_ROUNDS if quick else 0), QUICK_WARM_UP if quick else WARM_UP,
+                        options.links or (QUICK_LINKS if quick else LINKS), options.peers,
+                        options.sizes or (QUICK_SIZES if quick else SIZES), options.huge_pages, quick)
     wanted = list(scenarios.SCENARIOS) if options.scenario == "all" else [options.scenario]
     try:
-        machine = measure.machine()
-        results = scenarios.run(wanted, plan)
-        if options.json:
-            write_json(options.json, {"machine": machine, "nsnet": nsnet.__version__,
-                                      "results": {name: result.as_json() for name, result in results.items()}})
+        if options.plot or options.report:
+            plots.load()                # before minutes have passed
+        return run(wanted, plan, options, ["python", "-m", "bench", *(sys.argv[1:] if argv is None else argv)])
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    except stage.GaveWay as error:
-        print(f"bench: a program gave way while it was measured: {error}", file=sys.stderr)
+    except (*scenarios.FAILURES, plots.NoPlots) as error:
+        print(f"bench: {said(error)}", file=sys.stderr)
         return 1
-    except (nsnet.NsnetError, OSError, contest.Disagreement) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+
+
+def said(error: Exception) -> str:
+    return f"a program gave way while it was measured: {error}" if isinstance(error, stage.GaveWay) else str(error)
+
+
+def run(wanted: Sequence[str], plan: measure.Plan, options: Any, command: Sequence[str]) -> int:
+    """Each result is printed, and in the JSON, as soon as it is there. 1 if one of several scenarios has none."""
+    content: Dict[str, Any] = {"command": " ".join(command), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+                               "nsnet": nsnet.__version__, "machine": machine.describe(), "results": {}, "failed": {}}
     if options.json != "-":
-        print(", ".join(f"{name}: {value}" for name, value in machine.items()))
-        for result in results.values():
-            print("\n" + result.as_text())
-    return 0
+        print("\n".join(f"{topic}: {said}" for topic, said in content["machine"].items()), flush=True)
+    for name, result in scenarios.run(wanted, plan):
+        if isinstance(result, Exception):
+            content["failed"][name] = said(result)
+            print(f"bench: {name}: {said(result)}", file=sys.stderr)
+            continue
+        content["results"][name] = result.as_json()
+        if options.json != "-":
+            print("\n" + result.as_text(), flush=True)
+        if options.json not in (None, "-"):
+            write(options.json, json.dumps(content, indent=1) + "\n")
+    if options.json == "-":
+        print(json.dumps(content, indent=1))
+    if options.plot:
+        plots.draw(content["results"], options.plot)
+    if options.report:
+        beside = os.path.join(os.path.dirname(options.report), PICTURES)
+        write(options.report, report.document(content, plots.draw(content["results"], beside), PICTURES))
+    return 1 if content["failed"] else 0
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bench", description="What network namespaces cost: nsnet beside the"
-                                   " same work in straight-line C, and beside others who do it. Touches no network but"
-                                   " its own; needs no privilege.")
+                                   " same work in C, and beside others who do it. Touches no network but its own; needs"
+                                   " no privilege.")
     made.add_argument("scenario", choices=[*scenarios.SCENARIOS, "all"])
-    made.add_argument("--rounds", type=positive, metavar="N", help=f"of each side, in turns ({ROUNDS})")
+    made.add_argument("--rounds", type=positive, metavar="N",
+                      help=f"of each side, in turns (by scenario, {min(scenarios.ROUNDS.values())} to"
+                           f" {max(*scenarios.ROUNDS.values(), scenarios.OTHERS)})")
     made.add_argument("--quick", action="store_true",
                       help=f"{QUICK_ROUNDS} rounds, {QUICK_LINKS} links, small parents: for a first look")
     made.add_argument("--links", type=positive, metavar="N", help=f"veth links in the dump ({LINKS})")
@@ -61,9 +86,13 @@ def parser() -> argparse.ArgumentParser:
                       " what does not fit in the memory that is available is left out")
     made.add_argument("--huge-pages", action="store_true", help="for the parents that launch, instead of small ones")
     made.add_argument("--peers", type=names, metavar="NAMES", default=list(peers.PEERS),
-                      help="of the codec and the dump, separated by commas, or none"
-                           f" ({','.join(peers.PEERS)}); one that is not there is left out")
+                      help=f"separated by commas, all (as without it), or none ({','.join(peers.PEERS)}); one that is"
+                           " not there is left out")
     made.add_argument("--json", metavar="FILE", help="write every round to FILE, too; - for standard output, alone")
+    made.add_argument("--plot", metavar="DIR", help="draw pictures there, too (needs matplotlib: pip install"
+                      " '.[bench]')")
+    made.add_argument("--report", metavar="FILE", help="write all of it as a Markdown document, with its pictures in"
+                      f" {PICTURES}/ beside it (needs matplotlib)")
     return made
 
 
@@ -79,20 +108,16 @@ def sizes(text: str) -> List[int]:
 
 
 def names(text: str) -> List[str]:
-    wanted = [] if text == "none" else text.split(",")
+    wanted = list(peers.PEERS) if text == "all" else [] if text == "none" else text.split(",")
     for name in wanted:
         if name not in peers.PEERS:
-            raise argparse.ArgumentTypeError(f"{name!r}: expected one or more of {', '.join(peers.PEERS)}, or none")
+            raise argparse.ArgumentTypeError(f"{name!r}: expected one or more of {', '.join(peers.PEERS)}, all or none")
     return wanted
 
 
-def write_json(path: str, content: dict) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-    else:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+def write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Run by the bench, as `python -m bench.bigparent MIB small|huge`; it answers on i
 turns: launch.py does.
 """
 
-import ctypes
 import gc
 import mmap
 import os
@@ -16,17 +15,13 @@ from contextlib import suppress
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import nsnet
+from bench.forked import enter
 from nsnet import clone
 
 COMMAND = ("/bin/true",)
 # Who it is and where: what must be the same for all. Each of the commands finds itself in /proc.
 PROBE = ("/bin/sh", "-c", "PATH=/usr/bin:/bin; id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/net")
 SIZES = ("VmRSS:", "VmPTE:", "AnonHugePages:")      # of /proc/self/status and smaps_rollup, in KiB
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-# Root inside is the caller. To be written after the namespace is there, when the ids are no longer to be had.
-MAPS = (("setgroups", "deny"), ("uid_map", f"0 {os.geteuid()} 1"), ("gid_map", f"0 {os.getegid()} 1"))
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
 Wait = Callable[[], int]                            # returns the exit status
 
 
@@ -55,16 +50,6 @@ def ours_copied(argv: Sequence[str], new: Iterable[str]) -> Wait:
         return ours(argv, new)
     finally:
         clone.image = before
-
-
-def enter() -> None:
-    """In the child of a fork: new user and network namespaces, and the id maps."""
-    if _LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-    for name, text in MAPS:
-        fd = os.open("/proc/self/" + name, os.O_WRONLY)
-        os.write(fd, text.encode())
-        os.close(fd)
 
 
 def forked(argv: Sequence[str]) -> Wait:

@@ -157,7 +157,7 @@ class Pyroute2:
 
 def codec(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     """Encoding and decoding, in turns; pyroute2 is the only peer that can be asked without a kernel."""
-    present, missing = roll_call([name for name in plan.peers if name == "pyroute2"])
+    present, missing = roll_call(plan.peers, ("pyroute2",))
     theirs: Optional[Pyroute2] = None
     if present:
         try:

@@ -1,44 +1,109 @@
-"""Setup and teardown of a container: nsnet and the floor take turns, and rows are read from their rounds.
+"""One container, set up and taken down: by nsnet, by C, and by the programs of rivals.py; and what must be there then.
 
-Knows nsnet's steps and the floor's, and which of the one stand beside which of the other. Where they run is stage.py's,
-statistics are measure.py's, printing is __main__.py's choice.
+Knows each side's steps, under the names that they have in common, and how to look at what a side has made: all of them
+must end in the same state, read by nsnet from outside, before a clock is started. Refuses to know who is compared with
+whom; that is setup.py's and teardown.py's.
 """
 
+import gc
+import subprocess
 import sys
-import tempfile
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from contextlib import ExitStack
+from typing import Any, Callable, List, Optional, Tuple
 
 import nsnet
-from bench import syscalls
-from bench.measure import TOTAL, Plan, Progress, Result, Round, Row, disturbance, interleave, lines, spread
-from bench.stage import CHECKOUT, CycleFloor, FloorMissing, Stage
+from bench.measure import TOTAL, Round
+from bench.stage import CHECKOUT, PIPES, Floor, Program, run_inside
+from nsnet import kernel, values
 
 SETTLE = 0.1            # seconds behind each teardown: the kernel takes the ended namespace apart in its own time, and
                         # the locks that it holds meanwhile would be measured in the next round
+CARRIER = 5.0           # seconds that a link may take to get it
+SWEPT = 4712            # the group of what is deleted for a peer
+ARGV = (sys.executable or "/bin/true",)                     # never run: it stays parked
+
+# What a side calls its steps, and what they are called side by side. A step that only one has keeps its name.
+CLONE, CLAIM, BRIDGE, NETNS, VETH, INSIDE, REST = (
+    "clone", "claim on disk", "bridge", "id maps and netns", "veth", "container", "between")
+COMMON = {"clone": CLONE, "claim": CLAIM, "bridge": BRIDGE, "maps": NETNS, "socket": NETNS, "netns": NETNS,
+          "namespaces": NETNS, "veth": VETH, "container": INSIDE, "carrier": INSIDE, "rest": REST}
+ORDER = (CLONE, CLAIM, BRIDGE, NETNS, VETH, INSIDE, REST)
 
 
-class Cycle:
-    """nsnet's side of setup and teardown: one network with one parked container, up and down again."""
+def in_common(steps: Round) -> Round:
+    """The steps of one round, under common names and in their order, without the total."""
+    found: Round = {}
+    for name, taken in steps.items():
+        if name != TOTAL:
+            shared = COMMON.get(name, name)
+            found[shared] = found.get(shared, 0.0) + taken
+    return {name: found[name] for name in (*ORDER, *found) if name in found}
 
-    ADDRESS, CONTAINER = "10.0.0.1/24", "10.0.0.2/24"
-    ARGV = (sys.executable or "/bin/true",)                 # never run: it stays parked
+
+# --- the end state ---
+
+def end_state(host: nsnet.Netns, inside: nsnet.Netns) -> List[Tuple]:
+    """What both namespaces have, in words that do not depend on names. Waits for carrier."""
+    bridge, port = _bridge_and_port(host)
+    inside.wait_link("eth0", carrier=True, timeout=CARRIER)
+    host.wait_link(port.index, carrier=True, timeout=CARRIER)
+    end, lo = inside.link("eth0"), inside.link("lo")
+    default = [route.via for route in inside.routes() if route.dst == "default" and ":" not in (route.via or "")]
+    return [("bridge", bridge.up, _ipv4(host, bridge)), ("port", port.kind, port.up), ("lo", lo.up),
+            ("eth0", end.kind, end.up, _ipv4(inside, end)), ("default via", default),
+            ("namespaces are two", host.identity != inside.identity)]
+
+
+def _bridge_and_port(host: nsnet.Netns) -> Tuple[Any, Any]:
+    ports = [link for link in host.links() if link.master]
+    if len(ports) != 1:
+        raise OSError(f"expected one port of a bridge, and there are {len(ports)}")
+    return host.link(ports[0].master), ports[0]
+
+
+def _ipv4(netns: nsnet.Netns, link: Any) -> List[str]:
+    return [one.address for one in netns.addresses(link.index) if ":" not in one.address]
+
+
+# --- nsnet's side ---
+
+class Ours:
+    """nsnet, on a host of its own. Each `up` gives its steps."""
+
+    ADDRESS, CONTAINER, HOST_END = "10.0.0.1/24", "10.0.0.2/24", "bench-veth0"
 
     def __init__(self, host: nsnet.Netns):
-        self._host = host
+        self.host = host
         self._steps: Round = {}
-        self._network: Optional[nsnet.Network] = None
+        self.network: Optional[nsnet.Network] = None
 
     def declare(self) -> None:
         """What a program does before the work begins: no system call in it."""
-        self._network = nsnet.Network("bench-bridge", address=self.ADDRESS, netns=self._host, on_step=self._took)
+        self.network = nsnet.Network("bench-bridge", address=self.ADDRESS, netns=self.host, on_step=self._took)
 
-    def launch(self) -> None:
-        self._network.launch(self.ARGV, address=self.CONTAINER, host_ifname="bench-veth0", hold=True)
+    def _took(self, step: nsnet.Step) -> None:
+        self._steps[step.name] = self._steps.get(step.name, 0.0) + step.seconds * 1e6
+
+    def _timed(self, work: Callable[[], None]) -> Round:
+        """The steps, what lies between them as "rest", and the whole."""
+        self._steps = {}
+        gc.collect()                    # what was made before is nobody's cost
+        started = time.perf_counter()
+        work()
+        total = (time.perf_counter() - started) * 1e6
+        return {**self._steps, "rest": total - sum(self._steps.values()), TOTAL: total}
 
     def take_down(self) -> None:
-        if self._network is not None:
-            self._network.down()
+        if self.network is not None:
+            self.network.down()
+
+
+class Cycle(Ours):
+    """A network with one parked container, up and down again."""
+
+    def launch(self) -> None:
+        self.container = self.network.launch(ARGV, address=self.CONTAINER, host_ifname=self.HOST_END, hold=True)
 
     def up(self) -> Round:
         self.declare()
@@ -47,83 +112,124 @@ class Cycle:
     def down(self) -> Round:
         return self._timed(self.take_down)
 
-    def _took(self, step: nsnet.Step) -> None:
-        self._steps[step.name] = self._steps.get(step.name, 0.0) + step.seconds * 1e6
-
-    def _timed(self, work: Callable[[], None]) -> Round:
-        """The steps, what lies between them as "rest", and the whole."""
-        self._steps = {}
-        started = time.perf_counter()
-        work()
-        total = (time.perf_counter() - started) * 1e6
-        return {**self._steps, "rest": total - sum(self._steps.values()), TOTAL: total}
+    def state(self) -> List[Tuple]:
+        return end_state(self.host, self.container.netns)
 
 
-SETUP = (
-    Row("whole setup: bridge to default route, child parked", (TOTAL,), (TOTAL,)),
-    Row("clone3, id maps, network namespace and its socket", ("clone", "namespaces"), ("clone", "maps", "socket")),
-    Row("bridge: create, address, up", ("bridge",), ("bridge",)),
-    Row("veth pair, peer inside, master, up", ("veth",), ("veth",)),
-    Row("container: lo, eth0, address, default route, carrier", ("container",), ("container", "carrier")),
-    Row("claim: the journal entry", ("claim",), ()),
-    Row("between the steps", ("rest",), ()),
-)
-TEARDOWN = (
-    Row("whole teardown: bridge, veth pair, parked child", (TOTAL,), (TOTAL,)),
-    Row("links: one group delete", ("bridge",), ("links",)),
-    Row("child and journal entry", ("rest",), ("process",)),
-)
-VIEWS = (           # of a round, in its order: name, title, rows, and what the stretch of system calls is called
-    ("setup", "setup of one container on a new bridge", SETUP, "up"),
-    ("teardown", "teardown of the bridge and one container", TEARDOWN, "down"),
-)
+class LaunchedMore(Cycle):
+    """One more container on a network that is up."""
+
+    def __init__(self, host: nsnet.Netns):
+        super().__init__(host)
+        self.declare()
+        self.network.up()
+
+    def up(self) -> Round:
+        return self._timed(self.launch)
+
+    def down(self) -> Round:
+        return self._timed(lambda: self.container.remove())
 
 
-def setup_and_teardown(wanted: Sequence[str], plan: Plan) -> Dict[str, Result]:
-    """One measurement, for what goes up must come down; the results of `wanted` ("setup", "teardown") by name."""
-    with Stage() as stage, tempfile.TemporaryDirectory(prefix="nsnet-bench-") as directory:
-        cycle, notes, missing = Cycle(stage.host), stage.describe(), None
-        turns: Dict[str, Callable[[], Tuple[Round, Round]]] = {"nsnet": lambda: _up_and_down(cycle)}
-        floor: Optional[CycleFloor] = None
-        try:
-            try:
-                floor = CycleFloor(directory)
-                turns["floor"] = lambda: _up_and_down(floor)
-            except FloorMissing as error:
-                missing = str(error)
-            taken = interleave(turns, plan.rounds, plan.warm_up, Progress(" and ".join(wanted)))
-            counted = _count_calls(None if floor is None else floor.path)
-        finally:
-            if floor is not None:
-                floor.close()
-            cycle.take_down()
-    results = {}
-    for position, (name, title, rows, stretch) in enumerate(VIEWS):
-        ours, theirs = ([pair[position] for pair in taken.get(side, ())] for side in ("nsnet", "floor"))
-        calls = {side: counts[stretch]._asdict() for side, counts in counted.items() if stretch in counts}
-        foot = notes + _say(calls) + disturbance(spread(theirs, (TOTAL,)))
-        results[name] = Result(title, lines(rows, ours, theirs), missing, foot,
-                               {"system_calls": calls}, {"nsnet": ours, "floor": theirs})
-    return {name: results[name] for name in wanted}
+class AttachedMore(Ours):
+    """A network namespace without a process, made and attached to a network that is up."""
+
+    def __init__(self, host: nsnet.Netns):
+        super().__init__(host)
+        self.declare()
+        self.network.up()
+
+    def up(self) -> Round:
+        return self._timed(self._attach)
+
+    def _attach(self) -> None:
+        self.netns = nsnet.Netns.new(beside=self.host)
+        self.attachment = self.network.attach(self.netns, address=self.CONTAINER, host_ifname=self.HOST_END)
+
+    def down(self) -> Round:
+        return self._timed(self._detach)
+
+    def _detach(self) -> None:
+        self.attachment.detach()
+        self.netns.close()
+
+    def state(self) -> List[Tuple]:
+        return end_state(self.host, self.netns)
 
 
-def _up_and_down(side: Any) -> Tuple[Round, Round]:
-    up = side.up()
-    down = side.down()
-    time.sleep(SETTLE)
-    return up, down
+# --- the floors, which move to network namespaces of their own ---
+
+class ContainerFloor(Floor):
+    """A program that sets a container up when it is told `first`, and takes it down when it is told `last`."""
+
+    def __init__(self, directory: str, first: str = "up", last: str = "down", before: str = ""):
+        self._first, self._last, self._before = first, last, before
+        super().__init__(directory, lambda path: subprocess.Popen([path], **PIPES))
+
+    def warm(self) -> None:
+        if self._before:
+            self.ask(self._before)
+        self.up()
+        self.down()
+
+    def up(self) -> Round:
+        return self.ask(self._first)
+
+    def down(self) -> Round:
+        return self.ask(self._last)
+
+    def state(self) -> List[Tuple]:
+        ((host, process, *held),) = self.show()
+        path = f"/proc/{process}/" + (f"fd/{held[1]}" if held else "ns/net")
+        with ExitStack() as opened:
+            return end_state(opened.enter_context(nsnet.Netns.of_pid(int(host))),
+                             opened.enter_context(nsnet.Netns.open(path)))
 
 
-def _count_calls(floor: Optional[str]) -> Dict[str, Dict[str, syscalls.Calls]]:
-    """By side and stretch; {} where strace is missing or may not trace."""
-    counted = {"nsnet": syscalls.count([sys.executable, "-m", "bench.traced"], cwd=str(CHECKOUT))}
-    if floor is not None:
-        counted["floor"] = syscalls.count([floor], text=b"up\ndown\nup\ndown\n")
-    return counted
+class StraightFloor(ContainerFloor):
+    SOURCE = "straight.c"
 
 
-def _say(calls: Mapping[str, Mapping[str, Any]]) -> List[str]:
-    if not calls:
-        return ["system calls: not counted, strace is missing or may not trace here"]
-    return ["system calls: " + "; ".join(f"{side} {counts['parent']} and its child {counts['children']}"
-                                         for side, counts in calls.items())]
+class PipelinedFloor(ContainerFloor):
+    SOURCE = "pipelined.c"
+
+
+# --- the others ---
+
+class Other(Program):
+    """A peer's program in a host that is shared with nobody. Raises GaveWay if it cannot do it, and why."""
+
+    def __init__(self, name: str, host: nsnet.Netns, directory: str):
+        self.host = host
+        argv = [sys.executable, "-m", "bench.rivals", name, directory]
+        super().__init__(name, run_inside(host, argv, cwd=str(CHECKOUT), capabilities=powers(host), **PIPES))
+
+    def up(self) -> Round:
+        return self.ask("up")
+
+    def down(self) -> Round:
+        taken = self.ask("down")
+        sweep(self.host)                # before the child's end, which takes links away at any time after it
+        self.ask("end")
+        return taken
+
+    def state(self) -> List[Tuple]:
+        ((process,),) = self.show()
+        with nsnet.Netns.of_pid(int(process)) as inside:
+            return end_state(self.host, inside)
+
+
+def powers(host: nsnet.Netns) -> List[str]:
+    """What a peer may have: all that root has here, or root of the user namespace that owns the host."""
+    mask = kernel.effective_capabilities() if host.userns_fd is None else -1
+    return [name for number, name in enumerate(values.CAPABILITIES) if mask >> number & 1]
+
+
+def sweep(host: nsnet.Netns) -> None:
+    """Delete what a peer made, in one go: veth pairs and bridges."""
+    left = [link for link in host.links() if link.kind in ("veth", "bridge")]
+    if left:
+        with host.batch() as net:
+            for link in left:
+                net.set_link(link, group=SWEPT)
+            net.del_group(SWEPT)

@@ -54,7 +54,11 @@ class Place(NamedTuple):
 
 
 class Contest(NamedTuple):
-    """A table, measured. `missing`: who is not there, and why; `notes`: for below the table; `counts`: what is no time.
+    """A table, measured. `missing`: who is not there, and why; `notes`: for below the table.
+
+    `counts`: what else was measured, by name. The table, the plots and the report know these: "steps" and "stepwise",
+    {contestant: {step: [microseconds, one each round]}}; "growth", {side: {str(n): [microseconds for one of n, ...]}};
+    "must", a list of what must() gives; "system_calls", of syscalls.as_json().
     """
 
     title: str
@@ -84,13 +88,44 @@ class Contest(NamedTuple):
         widths = [max(len(row[column]) for row in cells) for column in range(3)]
         shown = [column for column in range(3) if widths[column]]
         rows = ["  ".join([*(row[column].rjust(widths[column]) for column in shown), row[3]]).rstrip() for row in cells]
-        count = len(next(iter(self.rounds.values())))
+        counts = sorted({len(rounds) for rounds in self.rounds.values()})
+        count = " or ".join(map(str, counts))
+        musts = [f"  {'met' if one['met'] else 'MISSED'}: {one['what']}: {one['measured']} (wanted: {one['wanted']})"
+                 for one in self.counts.get("must", ())]
         return "\n".join([f"{self.title}: microseconds, median (quartiles) of {count} rounds", *rows,
-                          *(f"  {note}" for note in self.notes)])
+                          *_steps_table(self.counts.get("steps", {})), *musts, *(f"  {note}" for note in self.notes)])
+
+    def median(self, task: str, label: str) -> Optional[float]:
+        """Of one contestant; None if it is not there."""
+        return next((place.spread.median for place in self.places if (place.task, place.label) == (task, label)), None)
+
+    def first_of(self, task: str, side: str) -> Optional[float]:
+        """The median of a side's first entry at a task."""
+        return next((place.spread.median for place in self.places if (place.task, place.side) == (task, side)), None)
 
     def spread_of(self, side: str) -> Optional[Spread]:
         """The first entry of a side, for what is said of a table as a whole."""
         return next((place.spread for place in self.places if place.side == side), None)
+
+
+def joined(contests: Sequence[Contest]) -> Contest:
+    """Several tables as one, of the first one's title: of tasks that take too long for as many rounds as the others."""
+    first = contests[0]
+    return first._replace(places=[place for one in contests for place in one.places],
+                          missing={name: why for one in contests for name, why in one.missing.items()},
+                          rounds={name: rounds for one in contests for name, rounds in one.rounds.items()})
+
+
+def must(what: str, ours: float, other: float, *, than: str, at_most: Optional[float] = None,
+         times_faster: Optional[float] = None) -> Dict[str, Any]:
+    """A line of what nsnet must show: its figure beside another's, named `than`, and whether that is good enough."""
+    if at_most is not None:
+        ratio = ours / other
+        return {"what": what, "wanted": f"at most {at_most:g} × {than}", "measured": f"{ratio:.2f}", "ratio": ratio,
+                "met": ratio <= at_most}
+    ratio = other / ours
+    return {"what": what, "wanted": f"at least {times_faster:g} times faster than {than}", "measured": f"{ratio:.1f}",
+            "ratio": ratio, "met": ratio >= times_faster}
 
 
 def entry(side: str, how: str, work: Callable[[], Any], calls: int = 1,
@@ -159,6 +194,22 @@ def _quiet_heap() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _steps_table(steps: Mapping[str, Mapping[str, Sequence[float]]]) -> List[str]:
+    """The medians of each contestant's steps, a column each."""
+    if not steps:
+        return []
+    longest_first = sorted(steps.values(), key=len, reverse=True)
+    names = list(dict.fromkeys(name for taken in longest_first for name in taken))
+    rows = [[*(brief(quartiles(taken[name]).median) if name in taken else "" for taken in steps.values()), name]
+            for name in names]
+    columns = "abcdefghij"[:len(steps)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(columns))]
+    lines = ["  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]])
+             for row in [[*columns, ""], *rows]]
+    return ["steps:", *(f"  {line}".rstrip() for line in lines),
+            *(f"  {letter}: {label}" for letter, label in zip(columns, steps))]
 
 
 def _ratio(ratio: Optional[float]) -> str:

@@ -95,7 +95,7 @@ def _plain(links: Sequence[Sequence]) -> List[Fields]:
 
 def dump(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     """Links are made, read in turns, and gone with their namespace."""
-    present, missing = roll_call(plan.peers)
+    present, missing = roll_call(plan.peers, ("pyroute2", "ip"))
     with ExitStack() as stack:
         stage = stack.enter_context(Stage())
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="nsnet-bench-"))

@@ -1,24 +1,45 @@
-"""Which scenarios there are, and which measurement gives which; each family is a file of its own."""
+"""Which scenarios there are, in how many rounds, and which measurement gives which; each family is its own file."""
 
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
+import nsnet
 from bench.codec import codec
-from bench.containers import setup_and_teardown
+from bench.contest import Disagreement
 from bench.dump import dump
+from bench.imports import imports
 from bench.launch import launch
 from bench.measure import Plan
+from bench.pool import pool
+from bench.setup import setup
+from bench.stage import GaveWay
+from bench.teardown import teardown
 
 # A measurement takes the names that are wanted of it, and gives a measure.Result or a contest.Contest for each. The
 # dump comes last: taking a namespace of a thousand links apart keeps the kernel busy after the end.
 SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
-    "setup": setup_and_teardown, "teardown": setup_and_teardown, "codec": codec,
+    "setup": setup, "teardown": teardown, "pool": pool, "import": imports, "codec": codec,
     "launch": launch, "dump": dump,
 }
+if "Pool" not in nsnet.__all__:
+    del SCENARIOS["pool"]
+# Rounds, where nobody says how many: what a round takes differs a hundredfold, and all of them are to take minutes.
+ROUNDS = {"setup": 24, "teardown": 36, "launch": 20}
+OTHERS = 40
+FAILURES = (nsnet.NsnetError, OSError, Disagreement, GaveWay)
 
 
-def run(wanted: Sequence[str], plan: Plan) -> Dict[str, Any]:
-    """The results of the scenarios by name; those that one measurement gives are measured together."""
-    results: Dict[str, Any] = {}
-    for measurement in dict.fromkeys(SCENARIOS[name] for name in wanted):
-        results.update(measurement([name for name in wanted if SCENARIOS[name] is measurement], plan))
-    return results
+def run(wanted: Sequence[str], plan: Plan) -> Iterator[Tuple[str, Any]]:
+    """The results of the scenarios by name, each when it is there; what one measurement gives is measured together.
+
+    A plan of no rounds gets as many as are usual. If there are others to come, an error is yielded in a result's place.
+    """
+    measurements = list(dict.fromkeys(SCENARIOS[name] for name in wanted))
+    for measurement in measurements:
+        names = [name for name in wanted if SCENARIOS[name] is measurement]
+        rounds = plan.rounds or max(ROUNDS.get(name, OTHERS) for name in names)
+        try:
+            yield from measurement(names, plan._replace(rounds=rounds)).items()
+        except FAILURES as error:
+            if len(measurements) == 1:
+                raise
+            yield from ((name, error) for name in names)

@@ -42,9 +42,9 @@ class Program:
         steps = {step: int(taken) / 1000 for step, _, taken in words}
         return {**steps, TOTAL: sum(steps.values())}
 
-    def show(self, what: str) -> List[List[str]]:
+    def show(self, what: str = "") -> List[List[str]]:
         """The words of each line of an answer that ends with an empty one."""
-        line, rows = self._line("show " + what), []
+        line, rows = self._line(f"show {what}".rstrip()), []
         while line != "\n":
             rows.append(line.split())
             line = self._next()
@@ -71,20 +71,26 @@ class Program:
         self._process.wait()
 
 
+def compiled(directory: str, source: str) -> str:
+    """The path of a C program of bench/floor. Raises FloorMissing."""
+    path = os.path.join(directory, Path(source).stem)
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        raise FloorMissing("gcc is not in PATH")
+    built = subprocess.run([compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path,
+                            str(FLOORS / source)], stderr=subprocess.PIPE, universal_newlines=True)
+    if built.returncode:
+        raise FloorMissing("gcc failed: " + (built.stderr.strip().splitlines() or ["silently"])[0])
+    return path
+
+
 class Floor(Program):
     """A C program, compiled and started by `start`, with pipes. Raises FloorMissing, which says why it is not there."""
 
     SOURCE = ""
 
     def __init__(self, directory: str, start: Callable[[str], Any]):
-        self.path = os.path.join(directory, Path(self.SOURCE).stem)
-        compiler = shutil.which("gcc")
-        if compiler is None:
-            raise FloorMissing("gcc is not in PATH")
-        built = subprocess.run([compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self.path,
-                                str(FLOORS / self.SOURCE)], stderr=subprocess.PIPE, universal_newlines=True)
-        if built.returncode:
-            raise FloorMissing("gcc failed: " + (built.stderr.strip().splitlines() or ["silently"])[0])
+        self.path = compiled(directory, self.SOURCE)
         super().__init__(self.SOURCE, start(self.path))
         try:
             self.warm()
@@ -98,25 +104,6 @@ class Floor(Program):
     def warm(self) -> None:
         """Do everything once, to see that it can."""
         raise NotImplementedError
-
-
-class CycleFloor(Floor):
-    """The floor of setup and teardown, which moves to a network namespace of its own."""
-
-    SOURCE = "straight.c"
-
-    def __init__(self, directory: str):
-        super().__init__(directory, lambda path: subprocess.Popen([path], **PIPES))
-
-    def warm(self) -> None:
-        self.up()
-        self.down()
-
-    def up(self) -> Round:
-        return self.ask("up")
-
-    def down(self) -> Round:
-        return self.ask("down")
 
 
 class ListFloor(Floor):

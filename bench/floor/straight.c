@@ -1,240 +1,203 @@
 /*
- * The floor in a straight line: what the kernel takes for one container when nothing stands in the way.
+ * Straight-line C: what the kernel takes for one container when one thing is done after the other.
  *
- * For every line "up" on standard input: a bridge with an address, a child in new user and network namespaces, its id
- * maps, the rtnetlink socket that it opened inside and passed over SCM_RIGHTS, a veth pair with one queue an end, and
- * the container's lo, address, default route and carrier. For "down": one group delete of both links, then the child's
+ * "up" on standard input: a bridge with an address, a child in new user and network namespaces, its id maps, the
+ * rtnetlink socket that it opened inside and passed over SCM_RIGHTS, a veth pair with one queue an end, and the
+ * container's lo, address, default route and carrier. "up default": the same with as many queues as the kernel gives an
+ * end by default, and the socket opened by way of setns, as programs do that have not measured. "up steps": one request
+ * at a time, which takes longer and shows what each costs. "down": one group delete of both links, then the child's
  * end. Each line is answered by one, "step=nanoseconds ...", so that whoever asks can put something else between the
- * rounds; a step that fails is one line on standard error and exit 1. By hand: printf 'up\ndown\n' | ./straight
+ * rounds; "show" by the pids of this process and of the child. A step that fails is one line on standard error and exit
+ * 1. By hand: printf 'up\ndown\n' | ./straight
  *
- * It knows rtnetlink as bytes. It refuses to know nsnet (nothing is shared with csrc/), to be safe for a program with
- * threads, and to touch the network that it was started in: it always moves to a network namespace of its own, owned by
- * its user namespace if that is allowed and by a new one if not, as Netns.new() does.
+ * It refuses to touch the network that it was started in: it moves to a network namespace of its own, as Netns.new()
+ * does. pipelined.c is the same work with two CPUs.
  */
 #define _GNU_SOURCE
-#include <linux/ethtool.h>
-#include <linux/sched.h>
-#include <linux/sockios.h>
-#include <linux/veth.h>
-#include <net/if.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
+#include "container.h"
 
-#include "floor.h"
+static int next_index = 100;		/* new ones each time, as the kernel would choose them */
 
-#define GROUP 4711		/* of our links; never 0, which is every link's */
-#define INSIDE 1000		/* the ifindex of eth0: above tunl0 and the like, which appear in every namespace */
-#define LOOPBACK 1
-
-/* --- the child -------------------------------------------------------------------------------------------------- */
-
-static void park(int channel)
+static void finish(int rtnl, struct container *container, struct laps *laps)
 {
-	int rtnl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	char go;
-
-	if (rtnl < 0)
-		_exit(1);
-	pass(channel, rtnl);
-	close(rtnl);
-	_exit(read(channel, &go, 1) < 0);		/* end of file when the parent is gone */
-}
-
-static pid_t clone_child(int *channel)
-{
-	struct clone_args args = { .flags = CLONE_NEWUSER | CLONE_NEWNET, .exit_signal = SIGCHLD };
-	int ends[2];
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-		die("socketpair");
-	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (pid < 0)
-		die("clone3");
-	if (pid == 0) {
-		close(ends[0]);
-		park(ends[1]);
-	}
-	close(ends[1]);
-	*channel = ends[0];
-	return pid;
-}
-
-static void write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		die(path);
-	close(fd);
-}
-
-/* Root inside is this one id outside. Who does it to a child need not deny setgroups first: we are root around it. */
-static void write_maps(const char *process, unsigned int uid, unsigned int gid)
-{
-	char path[64], text[32];
-
-	snprintf(path, sizeof(path), "/proc/%s/uid_map", process);
-	snprintf(text, sizeof(text), "0 %u 1\n", uid);
-	write_text(path, text);
-	snprintf(path, sizeof(path), "/proc/%s/gid_map", process);
-	snprintf(text, sizeof(text), "0 %u 1\n", gid);
-	write_text(path, text);
-}
-
-/* --- up and down ------------------------------------------------------------------------------------------------ */
-
-struct container {
-	pid_t pid;
-	int channel, rtnl;
-};
-
-static void veth(int rtnl, int index, int bridge, pid_t pid)
-{
-	struct batch batch = { .len = 0 };
-	struct rtattr *info, *data, *peer;
-	struct ifinfomsg *inside;
-
-	link_message(&batch, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, index, 1);
-	put_text(&batch, IFLA_IFNAME, "floor-veth0");
-	put_u32(&batch, IFLA_GROUP, GROUP);
-	put_u32(&batch, IFLA_MASTER, bridge);
-	put_u32(&batch, IFLA_NUM_TX_QUEUES, 1);
-	put_u32(&batch, IFLA_NUM_RX_QUEUES, 1);
-	info = put(&batch, IFLA_LINKINFO, NULL, 0);
-	put_text(&batch, IFLA_INFO_KIND, "veth");
-	data = put(&batch, IFLA_INFO_DATA, NULL, 0);
-	peer = put(&batch, VETH_INFO_PEER, NULL, 0);
-	inside = reserve(&batch, sizeof(*inside));
-	inside->ifi_index = INSIDE;
-	put_text(&batch, IFLA_IFNAME, "eth0");
-	put_u32(&batch, IFLA_NUM_TX_QUEUES, 1);
-	put_u32(&batch, IFLA_NUM_RX_QUEUES, 1);
-	put_u32(&batch, IFLA_NET_NS_PID, pid);
-	end(&batch, peer);
-	end(&batch, data);
-	end(&batch, info);
-	talk(rtnl, &batch, "veth");
-}
-
-static void bridge(int rtnl, int index)
-{
-	struct batch batch = { .len = 0 };
-	struct rtattr *info;
-
-	link_message(&batch, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, index, 1);
-	put_text(&batch, IFLA_IFNAME, "floor-bridge");
-	put_u32(&batch, IFLA_GROUP, GROUP);
-	info = put(&batch, IFLA_LINKINFO, NULL, 0);
-	put_text(&batch, IFLA_INFO_KIND, "bridge");
-	end(&batch, info);
-	address(&batch, index, "10.0.0.1");
-	talk(rtnl, &batch, "bridge");
-}
-
-static void inside(int rtnl)
-{
-	struct batch batch = { .len = 0 };
-	struct rtmsg *route;
-
-	link_message(&batch, RTM_SETLINK, 0, LOOPBACK, 1);
-	link_message(&batch, RTM_SETLINK, 0, INSIDE, 1);
-	address(&batch, INSIDE, "10.0.0.2");
-	route = message(&batch, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, sizeof(*route));
-	route->rtm_family = AF_INET;
-	route->rtm_table = RT_TABLE_MAIN;
-	route->rtm_protocol = RTPROT_BOOT;
-	route->rtm_scope = RT_SCOPE_UNIVERSE;
-	route->rtm_type = RTN_UNICAST;
-	put_ip(&batch, RTA_GATEWAY, "10.0.0.1");
-	talk(rtnl, &batch, "container");
-}
-
-/*
- * Wait until the kernel has acted on the carrier that a link just got (Linux 6.8; before, this only asks). Without it
- * the setup is not done, since a bridge's port forwards only then.
- */
-static void carrier(int rtnl, const char *ifname)
-{
-	struct ethtool_value value = { .cmd = ETHTOOL_GLINK };
-	struct ifreq request = { .ifr_data = (void *)&value };
-
-	strcpy(request.ifr_name, ifname);
-	if (ioctl(rtnl, SIOCETHTOOL, &request) < 0)
-		die("carrier");
+	make_inside(container->rtnl, "10.0.0.2", 0);
+	lap(laps, "container");
+	all_carriers(rtnl, container->rtnl);
+	lap(laps, "carrier");
+	next_index += 2;
 }
 
 static void up(int rtnl, struct container *container, struct laps *laps)
 {
-	static int index = 100;		/* new ones each time, as the kernel would choose them */
-	char process[16];
-
-	bridge(rtnl, index);
+	make_bridge(rtnl, next_index);
 	lap(laps, "bridge");
-	container->pid = clone_child(&container->channel);
+	clone_child(container, CLONE_NEWUSER | CLONE_NEWNET, hand_over_and_park);
 	lap(laps, "clone");
-	snprintf(process, sizeof(process), "%d", container->pid);
-	write_maps(process, geteuid(), getegid());
+	map_child(container);
 	lap(laps, "maps");
 	container->rtnl = take(container->channel);
 	lap(laps, "socket");
-	veth(rtnl, index + 1, index, container->pid);
+	make_veth(rtnl, next_index + 1, next_index, 1, IFLA_NET_NS_PID, container->pid);
 	lap(laps, "veth");
-	inside(container->rtnl);
-	lap(laps, "container");
-	carrier(container->rtnl, "eth0");
-	carrier(rtnl, "floor-veth0");
-	carrier(rtnl, "floor-bridge");
-	lap(laps, "carrier");
-	index += 2;
+	finish(rtnl, container, laps);
 }
+
+/* --- as programs do that have not measured ---------------------------------------------------------------------- */
+
+/* By going there and coming back. */
+static int socket_inside(pid_t pid)
+{
+	int here = open_netns("self"), there, rtnl;
+	char process[16];
+
+	snprintf(process, sizeof(process), "%d", pid);
+	there = open_netns(process);
+	enter(there);
+	rtnl = route_socket();
+	if (rtnl < 0)
+		die("socket");
+	enter(here);
+	close(there);
+	close(here);
+	return rtnl;
+}
+
+static void up_default(int rtnl, struct container *container, struct laps *laps)
+{
+	make_bridge(rtnl, next_index);
+	lap(laps, "bridge");
+	clone_child(container, CLONE_NEWUSER | CLONE_NEWNET, park);
+	lap(laps, "clone");
+	map_child(container);
+	lap(laps, "maps");
+	make_veth(rtnl, next_index + 1, next_index, DEFAULT_QUEUES, IFLA_NET_NS_PID, container->pid);
+	lap(laps, "veth");
+	container->rtnl = socket_inside(container->pid);
+	lap(laps, "socket");
+	finish(rtnl, container, laps);
+}
+
+/* --- one request at a time -------------------------------------------------------------------------------------- */
+
+/* Make the network namespace when the parent has asked for it, and say when it is there. */
+static void unshare_and_park(int channel)
+{
+	char byte = 0;
+
+	if (read(channel, &byte, 1) != 1 || unshare(CLONE_NEWNET) < 0 || write(channel, &byte, 1) != 1)
+		_exit(1);
+	hand_over_and_park(channel);
+}
+
+static void ask_for_netns(int channel)
+{
+	char byte = 0;
+
+	if (write(channel, &byte, 1) != 1 || read(channel, &byte, 1) != 1)
+		die("unshare");
+}
+
+static void set_up(int rtnl, int index)
+{
+	struct batch batch = { .len = 0 };
+
+	link_message(&batch, RTM_SETLINK, 0, index, 1);
+	talk(rtnl, &batch, "up");
+}
+
+static void bridge_in_steps(int rtnl, int index, struct laps *laps)
+{
+	struct batch created = { .len = 0 }, addressed = { .len = 0 };
+
+	put_bridge(&created, index, 0);
+	talk(rtnl, &created, "bridge");
+	lap(laps, "bridge");
+	address(&addressed, index, "10.0.0.1");
+	talk(rtnl, &addressed, "address");
+	lap(laps, "bridge-address");
+	set_up(rtnl, index);
+	lap(laps, "bridge-up");
+}
+
+static void enslave(int rtnl, int index, int bridge)
+{
+	struct batch batch = { .len = 0 };
+
+	link_message(&batch, RTM_SETLINK, 0, index, 0);
+	put_u32(&batch, IFLA_MASTER, bridge);
+	talk(rtnl, &batch, "enslave");
+}
+
+static void up_steps(int rtnl, struct container *container, struct laps *laps)
+{
+	struct batch addressed = { .len = 0 }, routed = { .len = 0 };
+
+	clone_child(container, CLONE_NEWUSER, unshare_and_park);
+	lap(laps, "clone");
+	map_child(container);
+	lap(laps, "maps");
+	ask_for_netns(container->channel);
+	lap(laps, "netns");
+	container->rtnl = take(container->channel);
+	lap(laps, "socket");
+	bridge_in_steps(rtnl, next_index, laps);
+	make_veth(rtnl, next_index + 1, 0, 1, IFLA_NET_NS_PID, container->pid);
+	lap(laps, "veth");
+	enslave(rtnl, next_index + 1, next_index);
+	lap(laps, "enslave");
+	set_up(rtnl, next_index + 1);
+	lap(laps, "veth-up");
+	set_up(container->rtnl, LOOPBACK);
+	lap(laps, "lo-up");
+	set_up(container->rtnl, INSIDE);
+	lap(laps, "eth0-up");
+	address(&addressed, INSIDE, "10.0.0.2");
+	talk(container->rtnl, &addressed, "address");
+	lap(laps, "address");
+	put_route(&routed);
+	talk(container->rtnl, &routed, "route");
+	lap(laps, "route");
+	all_carriers(rtnl, container->rtnl);
+	lap(laps, "carrier");
+	next_index += 2;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
 
 /* The links first: once its process ends, the kernel takes the namespace apart, and that may hold up the delete. */
 static void down(int rtnl, struct container *container, struct laps *laps)
 {
-	struct batch batch = { .len = 0 };
-
-	link_message(&batch, RTM_DELLINK, 0, 0, 0);
-	put_u32(&batch, IFLA_GROUP, GROUP);
-	talk(rtnl, &batch, "delete");
+	delete_group(rtnl);
 	lap(laps, "links");
-	kill(container->pid, SIGKILL);
-	waitpid(container->pid, NULL, 0);
-	close(container->channel);
-	close(container->rtnl);
+	end_child(container);
 	lap(laps, "process");
-}
-
-static void move_away(void)
-{
-	unsigned int uid = geteuid(), gid = getegid();
-
-	if (unshare(CLONE_NEWNET) == 0)
-		return;
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
-		die("unshare");
-	write_text("/proc/self/setgroups", "deny");
-	write_maps("self", uid, gid);
 }
 
 int main(void)
 {
 	struct container container;
 	struct laps laps;
-	char line[16];
+	char line[32];
 	int rtnl;
 
 	move_away();
-	rtnl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	rtnl = route_socket();
 	if (rtnl < 0)
 		die("socket");
 	while (fgets(line, sizeof(line), stdin)) {
 		start(&laps);
-		(line[0] == 'u' ? up : down)(rtnl, &container, &laps);
-		puts(laps.line);
+		if (is(line, "up"))
+			up(rtnl, &container, &laps);
+		else if (is(line, "up default"))
+			up_default(rtnl, &container, &laps);
+		else if (is(line, "up steps"))
+			up_steps(rtnl, &container, &laps);
+		else if (is(line, "down"))
+			down(rtnl, &container, &laps);
+		if (is(line, "show"))
+			say_where(&container, -1);
+		else
+			puts(laps.line);
 		fflush(stdout);
 	}
 	return 0;
