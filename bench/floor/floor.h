@@ -49,6 +49,15 @@ static inline void start(struct laps *laps)
 	laps->last = now();
 }
 
+/* What has passed since *at, which is now. */
+static inline int64_t since(int64_t *at)
+{
+	int64_t before = *at;
+
+	*at = now();
+	return *at - before;
+}
+
 static inline void say(struct laps *laps, const char *step, int64_t taken)
 {
 	size_t len = strlen(laps->line);

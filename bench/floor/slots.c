@@ -1,75 +1,68 @@
 /*
- * The floor of many: what the kernel takes for N slots, each a network namespace on a bridge, and for their end.
+ * The floor of many: what the kernel takes for N slots, each a network namespace at a bridge, and for their end.
  *
- * A line "new N" on standard input makes N namespaces, with an rtnetlink socket in each. "attach B" makes B bridges and,
- * for each namespace, a veth pair with one queue an end: the peer is born inside, the host's end is up and a port.
- * Inside, lo is up, eth0 has an address but no link-local one, carrier, and a default route. "up N B" is both. "detach"
- * deletes the pairs, "down" the bridges, each by one group delete; "close" lets the namespaces go. "cycle N" makes one
- * more slot on the first bridge, on a namespace of its own, and deletes it, N times. Each line is answered by one,
- * "step=nanoseconds ..."; a step that fails is one line on standard error and exit 1. By hand:
- *	printf 'up 1000 1\ndetach\ndown\nclose\n' | ./slots 1
+ * A line "new N" on standard input makes N namespaces, with an rtnetlink socket in each. "bridges B" makes bridges, up,
+ * with an address. "attach" makes for each namespace a veth pair with one queue an end: the peer is born inside, the
+ * host's end is a port and up, and neither end has a link-local address. Inside, lo is up, eth0 has an address, carrier
+ * and a default route. "detach" deletes the pairs, "down" the bridges, each by one group delete; "close" lets the
+ * namespaces go. "cycle N" makes one more slot at the first bridge and deletes it, N times. Each line is answered by one,
+ * "step=nanoseconds ..."; "show" by the number of a descriptor of the last slot's namespace, and an empty line. A step
+ * that fails is one line on standard error and exit 1. By hand:
+ *	printf 'new 1000\nbridges 1\nattach\ndetach\ndown\nclose\n' | ./slots
  *
- * The argument is how many threads make namespaces: with one all is a straight line, with more the first thread attaches
- * what the others have made meanwhile. Knows rtnetlink as bytes; refuses to know nsnet, and to touch the network that it
- * was started in: like straight.c it moves to a network namespace of its own.
+ * A port comes up last, when its peer is up: its state changes once then, and each change costs as much as the bridge has
+ * ports (br_port_state_selection()). With an argument, "ports-first", it is born up, as one would write it first.
+ *
+ * It knows rtnetlink as bytes. It refuses to know nsnet, and to touch the network that it was started in: like straight.c
+ * it moves to a network namespace of its own. One thread: with others that make namespaces meanwhile it is no faster,
+ * for all of them wait for RTNL.
  */
 #define _GNU_SOURCE
 #define BATCH_BYTES (1 << 17)
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <linux/veth.h>
-#include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
 #include "floor.h"
 
 #define MOST 8192		/* slots */
-#define MOST_THREADS 8
+#define MOST_BRIDGES 250
 #define BRIDGES 4711		/* groups; never 0, which is every link's */
 #define PORTS 4712
 #define ONE 4713
 #define INSIDE 1000		/* the ifindex of eth0: above tunl0 and the like, which appear in every namespace */
 #define LOOPBACK 1
-#ifndef CHUNK
 #define CHUNK 128		/* veth pairs in one send: more of them gain nothing */
-#endif
 
 struct fleet {
 	int netns, rtnl;		/* where the bridges are, and a socket in it */
 	int slots, bridges;
 	int next;			/* ifindex: new ones each time, as the kernel would choose them */
 	int first_bridge;
+	int shown;			/* the namespace of the last slot, for others to look at */
 	int sockets[MOST];
 };
 
-static struct fleet fleet = { .next = 100 };
-static struct batch batch;		/* of the first thread, which alone talks */
+static struct fleet fleet = { .next = 100, .shown = -1 };
+static struct batch batch;		/* the one that is filled now: too big for the stack */
+static int ports_first;
 
 /* --- namespaces ------------------------------------------------------------------------------------------------- */
 
-struct maker {
-	pthread_t thread;
-	int number;
-	sem_t made;
-};
-
-static struct maker makers[MOST_THREADS];
-static int threads;
-
-/* The calling thread moves to a new namespace. */
-static int make_one(void)
+/* A socket in a new namespace, to which the caller moves. */
+static int make_netns(void)
 {
-	int fd;
+	int rtnl;
 
 	if (unshare(CLONE_NEWNET) < 0)
 		die("unshare");
-	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	if (fd < 0)
+	rtnl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (rtnl < 0)
 		die("socket");
-	return fd;
+	return rtnl;
 }
 
 static void go_home(void)
@@ -78,47 +71,13 @@ static void go_home(void)
 		die("setns");
 }
 
-static void *make(void *argument)
+static int netns_of(int rtnl)
 {
-	struct maker *maker = argument;
-	int slot;
+	int fd = ioctl(rtnl, SIOCGSKNS);
 
-	for (slot = maker->number; slot < fleet.slots; slot += threads) {
-		fleet.sockets[slot] = make_one();
-		sem_post(&maker->made);
-	}
-	return NULL;
-}
-
-static void start_making(void)
-{
-	int number;
-
-	for (number = 0; number < threads; number++) {
-		makers[number].number = number;
-		if (sem_init(&makers[number].made, 0, 0) < 0)
-			die("semaphore");
-		if (threads > 1 && pthread_create(&makers[number].thread, NULL, make, &makers[number]))
-			die("thread");
-	}
-	if (threads == 1) {
-		make(&makers[0]);
-		go_home();
-	}
-}
-
-static void wait_for(int slot)
-{
-	while (sem_wait(&makers[slot % threads].made) < 0)
-		;
-}
-
-static void end_making(void)
-{
-	int number;
-
-	for (number = 0; threads > 1 && number < threads; number++)
-		pthread_join(makers[number].thread, NULL);
+	if (fd < 0)
+		die("namespace of a socket");
+	return fd;
 }
 
 /* --- links ------------------------------------------------------------------------------------------------------ */
@@ -185,14 +144,15 @@ static void make_bridges(void)
 	}
 }
 
-/* `number`: of the slot, which is in its name, and says which bridge it is at. */
-static void put_pair(int number, int group, int netns)
+/* `number`: of the slot, which is in its name, and says at which bridge it is. Returns the port's ifindex. */
+static int put_pair(int number, int group, int netns)
 {
+	int index = fleet.next++;
 	struct rtattr *info, *data, *peer;
 	struct ifinfomsg *inside;
 	char name[IFNAMSIZ];
 
-	link_message(&batch, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, fleet.next++, 1);
+	link_message(&batch, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, index, ports_first);
 	snprintf(name, sizeof(name), "slot%d", number);
 	put_text(&batch, IFLA_IFNAME, name);
 	put_u32(&batch, IFLA_GROUP, group);
@@ -212,20 +172,14 @@ static void put_pair(int number, int group, int netns)
 	end(&batch, peer);
 	end(&batch, data);
 	end(&batch, info);
+	no_link_local(index);
+	return index;
 }
 
-static int netns_of(int rtnl)
+/* Returns the first one's ifindex. */
+static int make_pairs(int first, int count)
 {
-	int fd = ioctl(rtnl, SIOCGSKNS);
-
-	if (fd < 0)
-		die("namespace of a socket");
-	return fd;
-}
-
-static void make_pairs(int first, int count)
-{
-	int netns[CHUNK], number;
+	int netns[CHUNK], index = fleet.next, number;
 
 	begin();
 	for (number = 0; number < count; number++) {
@@ -235,6 +189,15 @@ static void make_pairs(int first, int count)
 	talk(fleet.rtnl, &batch, "veth");
 	for (number = 0; number < count; number++)
 		close(netns[number]);
+	return index;
+}
+
+static void raise_ports(int index, int count)
+{
+	begin();
+	while (count-- > 0)
+		link_message(&batch, RTM_SETLINK, 0, index++, 1);
+	talk(fleet.rtnl, &batch, "up");
 }
 
 static void configure(int rtnl, int number)
@@ -298,111 +261,118 @@ static void delete_group(int group)
 
 /* --- what is asked ---------------------------------------------------------------------------------------------- */
 
-/* A step that comes in pieces, of which some laps are made. */
-struct sum {
-	int64_t last, namespaces, veth, container;
-};
-
-static void add(struct sum *sum, int64_t *part)
+static void make_namespaces(void)
 {
-	int64_t at = now();
+	int slot;
 
-	*part += at - sum->last;
-	sum->last = at;
+	for (slot = 0; slot < fleet.slots; slot++)
+		fleet.sockets[slot] = make_netns();
+	go_home();
 }
 
+/* A chunk after the other, and each step of all chunks together in the answer. */
 static void attach(struct laps *laps)
 {
-	struct sum sum = { .last = now() };
-	int first, slot, count;
+	int64_t veth = 0, container = 0, port = 0, at = now();
+	int first, slot, count, index;
 
 	for (first = 0; first < fleet.slots; first += count) {
 		count = fleet.slots - first < CHUNK ? fleet.slots - first : CHUNK;
-		for (slot = first; slot < first + count; slot++)
-			wait_for(slot);
-		add(&sum, &sum.namespaces);
-		make_pairs(first, count);
-		add(&sum, &sum.veth);
+		index = make_pairs(first, count);
+		veth += since(&at);
 		for (slot = first; slot < first + count; slot++)
 			configure(fleet.sockets[slot], slot);
-		add(&sum, &sum.container);
+		container += since(&at);
+		if (!ports_first)
+			raise_ports(index, count);
+		port += since(&at);
 	}
-	end_making();
-	say(laps, "waiting", sum.namespaces);
-	say(laps, "veth", sum.veth);
-	say(laps, "container", sum.container);
-	laps->last = now();
 	for (slot = 0; slot < fleet.slots; slot++)
 		carriers(fleet.sockets[slot], slot);
 	carriers_of_bridges();
-	lap(laps, "carrier");
+	say(laps, "veth", veth);
+	say(laps, "container", container);
+	say(laps, "port", port);
+	say(laps, "carrier", since(&at));
+}
+
+static void let_go(void)
+{
+	int slot;
+
+	for (slot = 0; slot < fleet.slots; slot++)
+		close(fleet.sockets[slot]);
+	fleet.slots = 0;
+	close(fleet.shown);
+	fleet.shown = -1;
 }
 
 static void cycle(int count)
 {
-	int rtnl, netns;
+	int rtnl, netns, index;
 
 	while (count-- > 0) {
-		rtnl = make_one();
+		rtnl = make_netns();
 		go_home();
 		netns = netns_of(rtnl);
 		begin();
-		put_pair(fleet.slots, ONE, netns);
+		index = put_pair(fleet.slots, ONE, netns);
 		talk(fleet.rtnl, &batch, "veth");
 		close(netns);
 		configure(rtnl, fleet.slots);
+		if (!ports_first)
+			raise_ports(index, 1);
 		carriers(rtnl, fleet.slots);
 		delete_group(ONE);
 		close(rtnl);
 	}
 }
 
-static int number_after(char **text, int least, int most, const char *what)
+static int number_in(const char *text, int most, const char *what)
 {
-	long value = strtol(*text, text, 10);
+	int number = atoi(text);
 
-	if (value < least || value > most) {
-		errno = EINVAL;
+	if (number < 1 || number > most) {
+		errno = ERANGE;
 		die(what);
 	}
-	return value;
+	return number;
 }
 
 static void obey(char *line, struct laps *laps)
 {
-	char *rest = line + strcspn(line, " \n");
-	int slot;
+	const char *verb = strtok(line, " \n"), *number = strtok(NULL, " \n");
 
-	if (*rest)
-		*rest++ = 0;
-	if (!strcmp(line, "new") || !strcmp(line, "up")) {
-		fleet.slots = number_after(&rest, 1, MOST, "slots");
-		start_making();
+	verb = verb ? verb : "";
+	number = number ? number : "";
+	if (!strcmp(verb, "new")) {
+		fleet.slots = number_in(number, MOST, "slots");
+		make_namespaces();
 		lap(laps, "namespaces");
-	}
-	if (!strcmp(line, "attach") || !strcmp(line, "up")) {
-		fleet.bridges = number_after(&rest, 1, 250, "bridges");
+	} else if (!strcmp(verb, "bridges")) {
+		fleet.bridges = number_in(number, MOST_BRIDGES, "bridges");
 		make_bridges();
 		lap(laps, "bridges");
+	} else if (!strcmp(verb, "attach")) {
 		attach(laps);
-	}
-	if (!strcmp(line, "detach")) {
+	} else if (!strcmp(verb, "detach")) {
 		delete_group(PORTS);
-		lap(laps, "links");
-	}
-	if (!strcmp(line, "down")) {
+		lap(laps, "ports");
+	} else if (!strcmp(verb, "down")) {
 		delete_group(BRIDGES);
 		lap(laps, "bridges");
-	}
-	if (!strcmp(line, "close")) {
-		for (slot = 0; slot < fleet.slots; slot++)
-			close(fleet.sockets[slot]);
-		fleet.slots = 0;
+	} else if (!strcmp(verb, "close")) {
+		let_go();
 		lap(laps, "sockets");
-	}
-	if (!strcmp(line, "cycle")) {
-		cycle(number_after(&rest, 1, 1000000, "cycles"));
+	} else if (!strcmp(verb, "cycle")) {
+		cycle(number_in(number, 1000000, "cycles"));
 		lap(laps, "cycles");
+	} else if (!strcmp(verb, "show") && fleet.slots) {
+		fleet.shown = netns_of(fleet.sockets[fleet.slots - 1]);
+		snprintf(laps->line, sizeof(laps->line), "%d\n", fleet.shown);
+	} else {
+		errno = EINVAL;
+		die(verb);
 	}
 }
 
@@ -442,9 +412,7 @@ int main(int argc, char **argv)
 	struct laps laps;
 	char line[64];
 
-	threads = argc > 1 ? atoi(argv[1]) : 1;
-	if (threads < 1 || threads > MOST_THREADS)
-		threads = 1;
+	ports_first = argc > 1 && !strcmp(argv[1], "ports-first");
 	raise_limit();
 	move_away();
 	fleet.rtnl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
