@@ -28,6 +28,9 @@ class Plan(NamedTuple):
     peers: Sequence[str]
     sizes: Sequence[int]
     huge_pages: bool
+    slots: int = 1000
+    scale: Sequence[int] = (500, 1000, 2000, 4000)
+    seconds: float = 30.0
 
 
 class Spread(NamedTuple):

@@ -2,17 +2,23 @@
 
 from typing import Any, Callable, Dict, Sequence
 
+from bench.bulk import bulk
+from bench.churn import churn
 from bench.codec import codec
 from bench.containers import setup_and_teardown
 from bench.dump import dump
 from bench.launch import launch
 from bench.measure import Plan
+from bench.scale import scale
 
 # A measurement takes the names that are wanted of it, and gives a measure.Result or a contest.Contest for each. The
 # dump comes last: taking a namespace of a thousand links apart keeps the kernel busy after the end.
 SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
     "setup": setup_and_teardown, "teardown": setup_and_teardown, "codec": codec,
     "launch": launch, "dump": dump,
+    "bulk": bulk,
+    "scale": scale,
+    "churn": churn,
 }
 
 

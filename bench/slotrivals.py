@@ -1,9 +1,9 @@
 """How others make many slots: programs that wait in the throw-away host, and do it when they are asked.
 
 Run by the bench inside that host, as `python -m bench.slotrivals NAME`; answers as slots.c does: "new N", "bridges B",
-"attach", "show last", "close" by what they took. Named namespaces, as these programs know them: /run/netns is theirs
-alone, in a mount namespace of their own. Links are left for the bench to delete. Knows each one's words for the same end
-state; imports nothing of nsnet.
+"attach", "cycle N", "close" by what they took, "show last" by a path. Namespaces have names, as these programs know them:
+/run/netns is theirs alone, in a mount namespace of their own. Links are left for the bench to delete. Knows each one's
+words for the same end state; imports nothing of nsnet.
 """
 
 import ctypes
@@ -63,6 +63,9 @@ class Rival:
     def close(self) -> None:
         raise NotImplementedError
 
+    def cycle(self, count: int) -> None:
+        raise NotImplementedError
+
 
 class Pyroute2(Rival):
     """One IPRoute of the host, open all the time; for each container a NetNS, as its documentation has it."""
@@ -87,19 +90,27 @@ class Pyroute2(Rival):
             self._indexes.append(index)
 
     def attach(self) -> None:
-        for number, bridge, address, gateway in self.places():
-            self._host.link("add", ifname=f"bench-veth{number}", kind="veth", master=self._indexes[bridge], state="up",
-                            peer={"ifname": "eth0", "net_ns_fd": f"bench{number}"})
-            with self._inside(f"bench{number}") as inside:
-                inside.link("set", index=1, state="up")
-                (end,) = inside.link_lookup(ifname="eth0")
-                inside.addr("add", index=end, address=address, prefixlen=16)
-                inside.link("set", index=end, state="up")
-                inside.route("add", dst="default", gateway=gateway)
+        for place in self.places():
+            self._attach(*place)
 
-    def detach(self, number: int) -> None:
-        (index,) = self._host.link_lookup(ifname=f"bench-veth{number}")
-        self._host.link("del", index=index)
+    def _attach(self, number: int, bridge: int, address: str, gateway: str) -> None:
+        self._host.link("add", ifname=f"bench-veth{number}", kind="veth", master=self._indexes[bridge], state="up",
+                        peer={"ifname": "eth0", "net_ns_fd": f"bench{number}"})
+        with self._inside(f"bench{number}") as inside:
+            inside.link("set", index=1, state="up")
+            (end,) = inside.link_lookup(ifname="eth0")
+            inside.addr("add", index=end, address=address, prefixlen=16)
+            inside.link("set", index=end, state="up")
+            inside.route("add", dst="default", gateway=gateway)
+
+    def cycle(self, count: int) -> None:
+        """One slot at the first bridge made and gone, so many times."""
+        for _ in range(count):
+            self._netns.create("bench0")
+            self._attach(0, 0, "10.0.0.2", "10.0.0.1")
+            (index,) = self._host.link_lookup(ifname="bench-veth0")
+            self._host.link("del", index=index)
+            self._netns.remove("bench0")
 
     def close(self) -> None:
         for number in range(self.slots):
@@ -145,7 +156,7 @@ def answer(rival: Rival, verb: str, *words: str) -> str:
     if verb == "show":
         return f"{DIRECTORY}/bench{rival.slots - 1}\n"
     calls: Dict[str, Callable[..., Any]] = {"new": rival.new, "bridges": rival.up, "attach": rival.attach,
-                                            "close": rival.close}
+                                            "close": rival.close, "cycle": rival.cycle}
     arguments = [int(word) for word in words]
     gc.collect()
     began = time.perf_counter_ns()

@@ -16,7 +16,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Seque
 
 import nsnet
 from bench.measure import TOTAL, Round
-from bench.stage import CHECKOUT, PIPES, Floor, Program, run_inside
+from bench.stage import CHECKOUT, PIPES, Floor, GaveWay, Program, run_inside
 from nsnet import kernel, values
 
 NAMESPACES, BRIDGES, ATTACH, DETACH = "namespaces", "bridges", "attach", "detach"
@@ -26,7 +26,7 @@ FORWARDING = 3                      # BR_STATE_FORWARDING <linux/if_bridge.h>
 SPARE = 200                         # descriptors that a process needs for other things
 PER_SLOT = 2                        # the socket inside, and the namespace's own
 CLEANED = 120.0                     # seconds in which the kernel has taken thousands of namespaces apart
-CARRIER = 5.0                       # seconds in which a link gets it
+SAMPLE = 8                          # slots that are looked at before a clock is started
 SWEPT = 4711                        # the group of what is deleted for another
 
 
@@ -57,25 +57,28 @@ def settle(host: nsnet.Netns) -> None:
 # --- what is there ---
 
 class State(NamedTuple):
-    """`bridges`: whether each is up, and how many of its ports forward; `slot`: of the last one, what is in it."""
+    """`bridges`: of bridges_of(); `slot`: of the last one, what is in it."""
 
     bridges: List[Tuple[bool, int]]
     slot: Tuple[Any, ...]
 
 
-def look(host: nsnet.Netns, last: nsnet.Netns) -> State:
-    """Wait for carrier, then look from outside."""
-    last.wait_link("eth0", carrier=True, timeout=CARRIER)
+def bridges_of(host: nsnet.Netns) -> List[Tuple[bool, int]]:
+    """Whether each is up and has carrier, and how many of its ports forward."""
     links = host.links(stats=False)
     ports: Dict[int, int] = {}
     for link in links:
         if link.master:
             ports[link.master] = ports.get(link.master, 0) + (link.port_options.get("state") == FORWARDING)
-    bridges = [(link.up and link.carrier, ports.get(link.index, 0)) for link in links if link.kind == "bridge"]
+    return sorted((link.up and link.carrier, ports.get(link.index, 0)) for link in links if link.kind == "bridge")
+
+
+def look(host: nsnet.Netns, last: nsnet.Netns) -> State:
+    """From outside."""
     eth0 = last.link("eth0")
     addresses = [one.address.partition("/")[2] for one in last.addresses("eth0", family="inet")]
     default = [route.oif == eth0.index for route in last.routes(family="inet") if route.dst == "default"]
-    return State(sorted(bridges), (last.link("lo").up, eth0.kind, eth0.up, addresses, default))
+    return State(bridges_of(host), (last.link("lo").up, eth0.kind, eth0.up, eth0.carrier, addresses, default))
 
 
 # --- who does it ---
@@ -168,10 +171,6 @@ class SlotsFloor(Floor):
         self.ask("close")
         return taken
 
-    def cycle(self, count: int) -> float:
-        """Microseconds for so many slots, each made and gone before the next; between bridges() and down()."""
-        return self.ask(f"cycle {count}")[TOTAL]
-
     def close(self) -> None:
         self._opened.close()
         super().close()
@@ -186,8 +185,11 @@ class Other(Program):
         super().__init__(name, run_inside(host, argv, cwd=str(CHECKOUT), capabilities=_powers(host), **PIPES))
 
     def up(self, slots: int, bridges: int) -> Round:
-        taken = {NAMESPACES: self.ask(f"new {slots}")[TOTAL], BRIDGES: self.ask(f"bridges {bridges}")[TOTAL]}
-        return {**taken, ATTACH: self.ask("attach")[TOTAL]}
+        taken = {NAMESPACES: self.ask(f"new {slots}")[TOTAL], BRIDGES: self.ask(f"bridges {bridges}")[TOTAL],
+                 ATTACH: self.ask("attach")[TOTAL]}
+        for link in self.host.links(stats=False):           # who does not wait for carrier has it a little later
+            self.host.sync_carrier(link)
+        return taken
 
     @contextmanager
     def last(self) -> Iterator[nsnet.Netns]:
@@ -217,10 +219,9 @@ def _powers(host: nsnet.Netns) -> List[str]:
 class Rounds:
     """Rounds of one side that several tasks are read from: each takes its part of the next round that it has not seen."""
 
-    def __init__(self, side: Any, slots: int, bridges: int, per: int = 1):
+    def __init__(self, side: Any, slots: int, bridges: int):
         self._side, self._slots, self._bridges = side, slots, bridges
         self._tasks: List[Tuple[Sequence[str], Deque[float]]] = []
-        self.parts: List[Round] = []
 
     def turn(self, *steps: str) -> Callable[[], float]:
         """A turn of Entry: microseconds for one slot."""
@@ -236,14 +237,21 @@ class Rounds:
         return take
 
     def _one(self) -> Round:
-        taken = {**self._side.up(self._slots, self._bridges), **self._side.down()}
+        up = self._side.up(self._slots, self._bridges)
+        self._check()
+        down = self._side.down()
         settle(self._side.host)
-        self.parts.append(taken)
-        return taken
+        return {**up, **down}
+
+    def _check(self) -> None:
+        """Whether all of them are there: every port forwards."""
+        forwarding = sum(ports for _, ports in bridges_of(self._side.host))
+        if forwarding != self._slots:
+            raise GaveWay(f"{self._slots} slots were made, and {forwarding} ports forward")
 
     def state(self) -> State:
-        """What is there when all of them are up."""
-        self._side.up(self._slots, self._bridges)
+        """What is there, of a few of them."""
+        self._side.up(SAMPLE, min(self._bridges, SAMPLE))
         try:
             with self._side.last() as last:
                 return look(self._side.host, last)
