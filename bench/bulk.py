@@ -82,7 +82,7 @@ def bulk(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
             rounds = Rounds(made, many, 1)
             for task, steps in STEPS.items():
                 if task != GONE or side in (FLOOR, OURS):
-                    entries[task].append(Entry(side, how, rounds.turn(*steps), rounds.state))
+                    entries[task].append(Entry(side, how, rounds.steps(*steps), rounds.state))
         contest = hold(f"bulk: {slots} slots on one bridge, each of them", [Task(*item) for item in entries.items()],
                        plan._replace(rounds=min(plan.rounds, ROUNDS), warm_up=1), {**missing, **field.missing})
         notes = [*stage.describe(), *said_of_room(plan.slots, slots)]
@@ -96,5 +96,5 @@ def said_of_room(asked: int, slots: int) -> List[str]:
     """A note if it was fewer than were asked for."""
     if slots == asked:
         return []
-    return [f"{slots} slots instead of {asked}: a bridge has {PORTS} ports, and a slot needs {PER_SLOT} descriptors of those"
-            " that the hard limit allows (ulimit -Hn)"]
+    return [f"{slots} slots instead of {asked}: a bridge has {PORTS} ports, and a slot needs {PER_SLOT} descriptors, of"
+            " which the hard limit allows too few (ulimit -Hn)"]

@@ -1,14 +1,15 @@
 """Slots that come and go: how many of them are made and gone in a second, by nsnet, C and pyroute2 in turns.
 
-A cycle is a new network namespace, attached, detached and let go; at the end of each turn all names are gone, and that is
-in its time. Knows who waits for each removal, who for many at once, and who only at the end. The kernel takes the ended
-namespaces apart while others are made, as it does when containers come and go; what is left of that when a turn is over
-is waited for, and in nobody's time.
+A cycle is a new network namespace, attached, detached and let go; at the end of each turn all names are gone, and that
+is in its time. Knows who waits for each removal, who for many at once, and who only at the end. The kernel takes the
+ended namespaces apart while others are made, as it does when containers come and go; what is left of that when a turn
+is over is waited for, and in nobody's time.
 """
 
 import gc
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import nsnet
@@ -104,7 +105,7 @@ def churn(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
         stage = opened.enter_context(Stage())
         field = Field(opened, stage)
         ways = _ways(opened, field, stage, present, many)
-        entries = [Entry(way.side, way.how, lambda way=way: _turn(way, plan.seconds / slices), lambda way=way: _once(way))
+        entries = [Entry(way.side, way.how, partial(_turn, way, plan.seconds / slices), partial(_once, way))
                    for way in ways]
         contest = hold("churn: slots that come and go, each of them", [Task(CYCLE, entries)],
                        plan._replace(rounds=slices, warm_up=0), {**missing, **field.missing})

@@ -63,11 +63,12 @@ class Contest(NamedTuple):
     notes: List[str]
     counts: Dict[str, Any]
     rounds: Dict[str, List[float]]
+    unit: str = "microseconds"
 
     def as_json(self) -> Dict[str, Any]:
         lines = [{"task": place.task, "name": place.label, "side": place.side, "ratio_to_floor": place.to_floor,
                   "ratio_to_nsnet": place.to_nsnet, **place.spread._asdict()} for place in self.places]
-        return {"title": self.title, "unit": "microseconds", "lines": lines, "missing": self.missing,
+        return {"title": self.title, "unit": self.unit, "lines": lines, "missing": self.missing,
                 "notes": self.notes, **self.counts, "rounds": self.rounds}
 
     def as_text(self) -> str:
@@ -85,7 +86,7 @@ class Contest(NamedTuple):
         shown = [column for column in range(3) if widths[column]]
         rows = ["  ".join([*(row[column].rjust(widths[column]) for column in shown), row[3]]).rstrip() for row in cells]
         count = len(next(iter(self.rounds.values())))
-        return "\n".join([f"{self.title}: microseconds, median (quartiles) of {count} rounds", *rows,
+        return "\n".join([f"{self.title}: {self.unit}, median (quartiles) of {count} rounds", *rows,
                           *(f"  {note}" for note in self.notes)])
 
     def spread_of(self, side: str) -> Optional[Spread]:

@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     slots: int = 1000
     scale: Sequence[int] = (500, 1000, 2000, 4000)
     seconds: float = 30.0
+    idle: int = 1000
 
 
 class Spread(NamedTuple):

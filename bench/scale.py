@@ -32,8 +32,8 @@ def scale(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
             for side, how, made in sides:
                 if made is not None:
                     rounds = Rounds(made, slots, min(SHARDS, slots))
-                    up.append(Entry(side, how, rounds.turn(*UP), rounds.state))
-                    down.append(Entry(side, how, rounds.turn(*DOWN), rounds.state))
+                    up.append(Entry(side, how, rounds.steps(*UP), rounds.state))
+                    down.append(Entry(side, how, rounds.steps(*DOWN), rounds.state))
             tasks += [Task(f"one of {slots}: namespace, bridge, veth pair, port, address, route, carrier", up),
                       Task(f"one of {slots}: detached, names gone", down)]
         contest = hold(f"scale: up to {sizes[-1]} slots on {SHARDS} bridges, each of them", tasks,

@@ -9,6 +9,7 @@ from bench.containers import setup_and_teardown
 from bench.dump import dump
 from bench.launch import launch
 from bench.measure import Plan
+from bench.memory import memory
 from bench.scale import scale
 
 # A measurement takes the names that are wanted of it, and gives a measure.Result or a contest.Contest for each. The
@@ -19,6 +20,7 @@ SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
     "bulk": bulk,
     "scale": scale,
     "churn": churn,
+    "rss": memory,
 }
 
 

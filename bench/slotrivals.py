@@ -1,9 +1,9 @@
 """How others make many slots: programs that wait in the throw-away host, and do it when they are asked.
 
 Run by the bench inside that host, as `python -m bench.slotrivals NAME`; answers as slots.c does: "new N", "bridges B",
-"attach", "cycle N", "close" by what they took, "show last" by a path. Namespaces have names, as these programs know them:
-/run/netns is theirs alone, in a mount namespace of their own. Links are left for the bench to delete. Knows each one's
-words for the same end state; imports nothing of nsnet.
+"attach", "cycle N", "close" by what they took, "show last" by a path. Namespaces have names, as these programs know
+them: /run/netns is theirs alone, in a mount namespace of their own. Links are left for the bench to delete. Knows each
+one's words for the same end state; imports nothing of nsnet.
 """
 
 import ctypes
@@ -91,23 +91,29 @@ class Pyroute2(Rival):
 
     def attach(self) -> None:
         for place in self.places():
-            self._attach(*place)
+            self._attach(*place).close()
 
-    def _attach(self, number: int, bridge: int, address: str, gateway: str) -> None:
+    def _attach(self, number: int, bridge: int, address: str, gateway: str) -> Any:
+        """What it talks to the inside through; to be closed."""
         self._host.link("add", ifname=f"bench-veth{number}", kind="veth", master=self._indexes[bridge], state="up",
                         peer={"ifname": "eth0", "net_ns_fd": f"bench{number}"})
-        with self._inside(f"bench{number}") as inside:
-            inside.link("set", index=1, state="up")
-            (end,) = inside.link_lookup(ifname="eth0")
-            inside.addr("add", index=end, address=address, prefixlen=16)
-            inside.link("set", index=end, state="up")
-            inside.route("add", dst="default", gateway=gateway)
+        inside = self._inside(f"bench{number}")
+        inside.link("set", index=1, state="up")
+        (end,) = inside.link_lookup(ifname="eth0")
+        inside.addr("add", index=end, address=address, prefixlen=16)
+        inside.link("set", index=end, state="up")
+        inside.route("add", dst="default", gateway=gateway)
+        return inside
+
+    def make(self, number: int, bridge: int, address: str, gateway: str) -> Any:
+        """A slot, with its namespace."""
+        self._netns.create(f"bench{number}")
+        return self._attach(number, bridge, address, gateway)
 
     def cycle(self, count: int) -> None:
         """One slot at the first bridge made and gone, so many times."""
         for _ in range(count):
-            self._netns.create("bench0")
-            self._attach(0, 0, "10.0.0.2", "10.0.0.1")
+            self.make(0, 0, "10.0.0.2", "10.0.0.1").close()
             (index,) = self._host.link_lookup(ifname="bench-veth0")
             self._host.link("del", index=index)
             self._netns.remove("bench0")

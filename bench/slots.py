@@ -1,8 +1,8 @@
 """Many slots at once: who makes N network namespaces on B bridges, how it is seen that they are there, and their end.
 
-A slot is a network namespace without a process: a veth pair, one end a port that is up, inside lo, eth0, an address and a
-default route. Knows nsnet's way, the C floor's and other programs', which answer to the same words, and that the kernel
-takes namespaces apart long after they are gone. Refuses to know what is compared with what.
+A slot is a network namespace without a process: a veth pair, one end a port that is up, inside lo, eth0, an address
+and a default route. Knows nsnet's way, the C floor's and other programs', which answer to the same words, and that the
+kernel takes namespaces apart long after they are gone. Refuses to know what is compared with what.
 """
 
 import gc
@@ -44,8 +44,8 @@ def room_for(slots: int) -> int:
 def settle(host: nsnet.Netns) -> None:
     """Wait until the kernel has taken apart every namespace that has ended so far; else the next one pays for it.
 
-    It takes apart what has ended together, and one such lot after the other (cleanup_net() in net/core/net_namespace.c):
-    when a link goes because its peer's namespace has ended, the lots before that one are done.
+    It takes apart what has ended together, one lot after the other (cleanup_net() in net/core/net_namespace.c): when a
+    link goes because its peer's namespace has ended, the lots before that one are done.
     """
     for number in range(2):
         ifname = f"bench-last{number}"
@@ -182,7 +182,7 @@ class Other(Program):
     def __init__(self, name: str, host: nsnet.Netns):
         self.host = host
         argv = [sys.executable, "-m", "bench.slotrivals", name]
-        super().__init__(name, run_inside(host, argv, cwd=str(CHECKOUT), capabilities=_powers(host), **PIPES))
+        super().__init__(name, run_inside(host, argv, cwd=str(CHECKOUT), capabilities=powers(host), **PIPES))
 
     def up(self, slots: int, bridges: int) -> Round:
         taken = {NAMESPACES: self.ask(f"new {slots}")[TOTAL], BRIDGES: self.ask(f"bridges {bridges}")[TOTAL],
@@ -208,7 +208,7 @@ class Other(Program):
         return {}
 
 
-def _powers(host: nsnet.Netns) -> List[str]:
+def powers(host: nsnet.Netns) -> List[str]:
     """All that we have, or those of root in the user namespace that owns the host."""
     mask = kernel.effective_capabilities() if host.userns_fd is None else -1
     return [name for number, name in enumerate(values.CAPABILITIES) if mask >> number & 1]
@@ -216,27 +216,39 @@ def _powers(host: nsnet.Netns) -> List[str]:
 
 # --- rounds ---
 
-class Rounds:
-    """Rounds of one side that several tasks are read from: each takes its part of the next round that it has not seen."""
+class Parts:
+    """Rounds that several tasks are read from: each takes its part of the next round that it has not seen."""
 
-    def __init__(self, side: Any, slots: int, bridges: int):
-        self._side, self._slots, self._bridges = side, slots, bridges
-        self._tasks: List[Tuple[Sequence[str], Deque[float]]] = []
+    def __init__(self, one: Callable[[], Round]):
+        self._one = one
+        self._tasks: List[Tuple[Callable[[Round], float], Deque[float]]] = []
 
-    def turn(self, *steps: str) -> Callable[[], float]:
-        """A turn of Entry: microseconds for one slot."""
-        left: Deque[float] = deque()
-        self._tasks.append((steps, left))
+    def turn(self, read: Callable[[Round], float]) -> Callable[[], float]:
+        """A turn of Entry."""
+        unseen: Deque[float] = deque()
+        self._tasks.append((read, unseen))
 
         def take() -> float:
-            if not left:
+            if not unseen:
                 taken = self._one()
-                for steps, queue in self._tasks:
-                    queue.append(sum(taken[step] for step in steps) / self._slots)
-            return left.popleft()
+                for part, queue in self._tasks:
+                    queue.append(part(taken))
+            return unseen.popleft()
         return take
 
-    def _one(self) -> Round:
+
+class Rounds(Parts):
+    """Of one side that makes many slots, and takes them down again."""
+
+    def __init__(self, side: Any, slots: int, bridges: int):
+        super().__init__(self._up_and_down)
+        self._side, self._slots, self._bridges = side, slots, bridges
+
+    def steps(self, *names: str) -> Callable[[], float]:
+        """A turn of Entry: microseconds for one slot."""
+        return self.turn(lambda taken: sum(taken[name] for name in names) / self._slots)
+
+    def _up_and_down(self) -> Round:
         up = self._side.up(self._slots, self._bridges)
         self._check()
         down = self._side.down()

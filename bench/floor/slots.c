@@ -3,19 +3,19 @@
  *
  * A line "new N" on standard input makes N namespaces, with an rtnetlink socket in each. "bridges B" makes bridges, up,
  * with an address. "attach" makes for each namespace a veth pair with one queue an end: the peer is born inside, the
- * host's end is a port and up, and neither end has a link-local address. Inside, lo is up, eth0 has an address, carrier
- * and a default route. "detach" deletes the pairs, "down" the bridges, each by one group delete; "close" lets the
- * namespaces go. "cycle N" makes one more slot at the first bridge and deletes it, N times. Each line is answered by one,
- * "step=nanoseconds ..."; "show" by the number of a descriptor of the last slot's namespace, and an empty line. A step
- * that fails is one line on standard error and exit 1. By hand:
+ * host's end is a port and up, and neither end has a link-local address. Inside, lo is up, eth0 has an address,
+ * carrier and a default route. "detach" deletes the pairs, "down" the bridges, each by one group delete; "close" lets
+ * the namespaces go. "cycle N" makes one more slot at the first bridge and deletes it, N times. Each line is answered
+ * by one, "step=nanoseconds ..."; "show" by the number of a descriptor of the last slot's namespace, and an empty line.
+ * A step that fails is one line on standard error and exit 1. By hand:
  *	printf 'new 1000\nbridges 1\nattach\ndetach\ndown\nclose\n' | ./slots
  *
- * A port comes up last, when its peer is up: its state changes once then, and each change costs as much as the bridge has
- * ports (br_port_state_selection()). With an argument, "ports-first", it is born up, as one would write it first.
+ * A port comes up last, when its peer is up: its state changes once then, and each change costs as much as the bridge
+ * has ports (br_port_state_selection()). With an argument, "ports-first", it is born up, as one would write it first.
  *
- * It knows rtnetlink as bytes. It refuses to know nsnet, and to touch the network that it was started in: like straight.c
- * it moves to a network namespace of its own. One thread: with others that make namespaces meanwhile it is no faster,
- * for all of them wait for RTNL.
+ * It knows rtnetlink as bytes. It refuses to know nsnet, and to touch the network that it was started in: like
+ * straight.c it moves to a network namespace of its own. One thread: with others that make namespaces meanwhile it is
+ * no faster, for all of them wait for RTNL.
  */
 #define _GNU_SOURCE
 #define BATCH_BYTES (1 << 17)
