@@ -27,8 +27,8 @@ WAYS = (("attached", OURS, "new namespace, attached"), ("launched", OURS, "parke
 FLOORED = "straight-line C, new namespace, attached"
 FOOT = ("resident memory grows by pages and Python's heap by arenas, so heap and lines are from a run of its own, under"
         " tracemalloc",
-        "the kernel's figures are the whole machine's, before and after: whoever else runs is in them. It has more for each"
-        " slot with more CPUs. Pages that it takes by themselves, not from slabs, are not in it")
+        "the kernel's figures are the whole machine's, before and after: whoever else runs is in them. With more CPUs each"
+        " slot has more. Pages that the kernel takes by themselves, not from slabs, are not in them")
 LIMIT = 8               # KiB that an idle slot may take of the process
 
 
@@ -50,7 +50,7 @@ def memory(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
                 parts = Parts(lambda way=way: _run(stage, way, slots))
                 of_process.append(Entry(side, how, parts.turn(lambda taken: taken["process"]), _nothing))
                 of_kernel.append(Entry(side, how, parts.turn(_kernel), _nothing))
-        contest = hold(f"rss: {slots} idle slots, each of them", [Task(PROCESS, of_process), Task(MACHINE, of_kernel)],
+        contest = hold(f"rss: {slots} idle slots, each of them", [Task(PROCESS, of_process), Task(KERNEL, of_kernel)],
                        plan._replace(rounds=min(plan.rounds, ROUNDS), warm_up=0), {**missing, **field.missing})
         held = {how: _run(stage, way, slots, "traced") for way, side, how in WAYS if side == OURS or side in present}
         notes = [*stage.describe(), *(_said(how, one) for how, one in held.items()), *FOOT]

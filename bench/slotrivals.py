@@ -22,7 +22,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 def own_directory() -> None:
     """An empty /run/netns that nobody else sees."""
-    for call, *arguments in ((_LIBC.unshare, CLONE_NEWNS), (_LIBC.mount, b"none", b"/", None, MS_REC | MS_PRIVATE, None),
+    for call, *arguments in ((_LIBC.unshare, CLONE_NEWNS),
+                             (_LIBC.mount, b"none", b"/", None, MS_REC | MS_PRIVATE, None),
                              (_LIBC.mount, b"run", b"/run", b"tmpfs", 0, None)):
         if call(*arguments) < 0:
             raise OSError(ctypes.get_errno(), "a mount namespace of its own")

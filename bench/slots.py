@@ -98,8 +98,9 @@ class Ours:
             self._slots = [nsnet.Netns.new(beside=self.host) for _ in range(slots)]
         with _timed(taken, BRIDGES):
             for number in range(bridges):
-                self._networks.append(nsnet.Network(f"bench-br{number}", address=f"10.{number}.0.1/16", netns=self.host))
-                self._networks[-1].up()
+                network = nsnet.Network(f"bench-br{number}", address=f"10.{number}.0.1/16", netns=self.host)
+                self._networks.append(network)
+                network.up()
         with _timed(taken, ATTACH):
             for number, network in enumerate(self._networks):
                 wanted = [{"netns": netns, "address": f"10.{number}.{place >> 8}.{place & 255}/16"}
