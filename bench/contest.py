@@ -67,11 +67,12 @@ class Contest(NamedTuple):
     notes: List[str]
     counts: Dict[str, Any]
     rounds: Dict[str, List[float]]
+    unit: str = "microseconds"
 
     def as_json(self) -> Dict[str, Any]:
         lines = [{"task": place.task, "name": place.label, "side": place.side, "ratio_to_floor": place.to_floor,
                   "ratio_to_nsnet": place.to_nsnet, **place.spread._asdict()} for place in self.places]
-        return {"title": self.title, "unit": "microseconds", "lines": lines, "missing": self.missing,
+        return {"title": self.title, "unit": self.unit, "lines": lines, "missing": self.missing,
                 "notes": self.notes, **self.counts, "rounds": self.rounds}
 
     def as_text(self) -> str:
@@ -92,7 +93,7 @@ class Contest(NamedTuple):
         count = " or ".join(map(str, counts))
         musts = [f"  {'met' if one['met'] else 'MISSED'}: {one['what']}: {one['measured']} (wanted: {one['wanted']})"
                  for one in self.counts.get("must", ())]
-        return "\n".join([f"{self.title}: microseconds, median (quartiles) of {count} rounds", *rows,
+        return "\n".join([f"{self.title}: {self.unit}, median (quartiles) of {count} rounds", *rows,
                           *_steps_table(self.counts.get("steps", {})), *musts, *(f"  {note}" for note in self.notes)])
 
     def median(self, task: str, label: str) -> Optional[float]:

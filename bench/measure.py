@@ -28,6 +28,10 @@ class Plan(NamedTuple):
     sizes: Sequence[int]
     huge_pages: bool
     quick: bool = False
+    slots: int = 1000
+    scale: Sequence[int] = (500, 1000, 2000, 4000)
+    seconds: float = 30.0
+    idle: int = 1000
 
 
 class Spread(NamedTuple):

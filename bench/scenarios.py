@@ -3,13 +3,17 @@
 from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 import nsnet
+from bench.bulk import bulk
+from bench.churn import churn
 from bench.codec import codec
 from bench.contest import Disagreement
 from bench.dump import dump
 from bench.imports import imports
 from bench.launch import launch
 from bench.measure import Plan
+from bench.memory import memory
 from bench.pool import pool
+from bench.scale import scale
 from bench.setup import setup
 from bench.stage import GaveWay
 from bench.teardown import teardown
@@ -19,6 +23,10 @@ from bench.teardown import teardown
 SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
     "setup": setup, "teardown": teardown, "pool": pool, "import": imports, "codec": codec,
     "launch": launch, "dump": dump,
+    "bulk": bulk,
+    "scale": scale,
+    "churn": churn,
+    "rss": memory,
 }
 if "Pool" not in nsnet.__all__:
     del SCENARIOS["pool"]

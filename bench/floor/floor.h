@@ -49,20 +49,36 @@ static inline void start(struct laps *laps)
 	laps->last = now();
 }
 
-static inline void lap(struct laps *laps, const char *step)
+/* What has passed since *at, which is now. */
+static inline int64_t since(int64_t *at)
+{
+	int64_t before = *at;
+
+	*at = now();
+	return *at - before;
+}
+
+static inline void say(struct laps *laps, const char *step, int64_t taken)
 {
 	size_t len = strlen(laps->line);
-	int64_t at = now();
 
-	snprintf(laps->line + len, sizeof(laps->line) - len, "%s%s=%lld", len ? " " : "", step,
-		 (long long)(at - laps->last));
+	snprintf(laps->line + len, sizeof(laps->line) - len, "%s%s=%lld", len ? " " : "", step, (long long)taken);
+}
+
+static inline void lap(struct laps *laps, const char *step)
+{
+	say(laps, step, now() - laps->last);
 	laps->last = now();		/* what the line cost is nobody's */
 }
 
 /* --- rtnetlink -------------------------------------------------------------------------------------------------- */
 
+#ifndef BATCH_BYTES
+#define BATCH_BYTES 2048
+#endif
+
 struct batch {
-	unsigned char bytes[2048];
+	unsigned char bytes[BATCH_BYTES];
 	size_t len;
 	struct nlmsghdr *last;
 };
