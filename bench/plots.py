@@ -73,7 +73,9 @@ def _rounds(plt: Any, result: Mapping[str, Any]) -> Any:
     """A box for each contestant: quartiles, and a line from the quickest round to nine tenths; a panel a task."""
     tasks = [(task, labels) for task, labels in _tasks(result)]
     slowest = max(line["median"] for line in result["lines"])
-    divisor, unit = (1000, "milliseconds") if slowest > 2000 else (1, "microseconds")
+    divisor, unit = 1, result["unit"]
+    if unit == "microseconds" and slowest > 2000:
+        divisor, unit = 1000, "milliseconds"
     heights = [len(labels) + 1.2 + 0.4 * (len(task) // WRAPPED) for task, labels in tasks]
     figure, panels = plt.subplots(len(tasks), 1, figsize=(WIDE, 0.9 + 0.29 * sum(heights)), squeeze=False,
                                   gridspec_kw={"height_ratios": heights})

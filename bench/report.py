@@ -1,11 +1,12 @@
 """RESULTS.md: everything that one run measured, as a document. Made of the same JSON that `--json` writes.
 
-Knows Markdown, and the parts that a result can have (see contest.Contest). Refuses to know any scenario: each says
-itself what nsnet must show.
+Knows Markdown, and the parts that a result can have (see contest.Contest). Refuses to know any scenario: what nsnet must
+show, they say themselves, or shown.py.
 """
 
-from typing import Any, Iterable, List, Mapping, Sequence
+from typing import Any, List, Mapping, Sequence
 
+from bench import shown
 from bench.measure import Spread, brief, quartiles
 
 COMMAND = "python -m bench all --peers all --report bench/RESULTS.md"
@@ -15,7 +16,7 @@ SHOWN = 14              # system calls by name; the others are added up
 def document(content: Mapping[str, Any], pictures: Mapping[str, Sequence[str]], directory: str) -> str:
     """`content`: of --json; `pictures`: file names by scenario, in `directory`, as the document links them."""
     results = content["results"]
-    parts = ["# What network namespaces cost", _preface(content), "## What nsnet must show", _musts(results.values()),
+    parts = ["# What network namespaces cost", _preface(content), "## What nsnet must show", _musts(results),
              "## The machine", _table(["", ""], [[topic, said] for topic, said in content["machine"].items()])]
     parts += [f"- **not measured**: {name}: {why}" for name, why in content.get("failed", {}).items()]
     for name, result in results.items():
@@ -27,20 +28,21 @@ def document(content: Mapping[str, Any], pictures: Mapping[str, Sequence[str]], 
 def _preface(content: Mapping[str, Any]) -> str:
     return (f"nsnet {content['nsnet']}, {content['date']}. Written by `{content['command']}`; the full one is"
             f" `{COMMAND}`.\n\n"
-            "All of one table was measured in turns, in the same minutes, so its ratios are what to believe; times are"
-            " microseconds unless another unit is given, medians with quartiles. *To floor* is how many times as long"
+            "All of one table was measured in turns, in the same minutes, so its ratios are what to believe; figures are"
+            " medians with quartiles. *To floor* is how many times as long"
             " as the floor it took: C over raw netlink, compiled on the spot, the first line of each group.")
 
 
-def _musts(results: Iterable[Mapping[str, Any]]) -> str:
+def _musts(results: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [[one["what"], one["wanted"], one["measured"], "yes" if one["met"] else "**no**"]
-            for result in results for one in result.get("must", ())]
+            for one in shown.lines(results)]
     return _table(["what", "wanted", "measured", "met?"], rows) if rows else ""
 
 
 def _result(result: Mapping[str, Any]) -> List[str]:
     counts = sorted({len(rounds) for rounds in result["rounds"].values()})
-    return [f"Medians of {' or '.join(map(str, counts))} rounds.", _places(result["lines"]),
+    return [f"{result['unit'].capitalize() if result['unit'].islower() else result['unit']}, medians of"
+            f" {' or '.join(map(str, counts))} rounds.", _places(result["lines"]),
             _steps("Where the time goes, step by step:", result.get("steps") or {}),
             _steps("The same, one request at a time:", result.get("stepwise") or {}),
             _growth(result.get("growth") or {}), _calls(result.get("system_calls") or {}), _missing(result["missing"]),

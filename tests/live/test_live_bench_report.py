@@ -47,6 +47,7 @@ def result():
             "growth": {"floor": {"500": [10.0, 11.0, 12.0], "4000": [20.0]}, "nsnet": {"500": [12.0, 13.0]}},
             "system_calls": {"nsnet": {"parent": 9, "children": 2, "by_name": {"sendto": 7, "read": 4}},
                              "floor": {"parent": 3, "children": 0, "by_name": {"sendto": 3}}},
+            "slots": 1000,
             "must": [{"what": "bulk", "wanted": "at most 1.2 × C", "measured": "2.00", "ratio": 2.0, "met": False}]}
 
 
@@ -114,6 +115,25 @@ def test_tables_of_several_lengths_are_one(modules):
     assert both.first_of("three", "floor") is None and "of 2 or 3 rounds" in both.as_text()
 
 
+def test_what_many_slots_must_show_is_read_off_their_tables(modules, result):
+    from bench import shown
+    slots = {key: value for key, value in result.items() if key != "must"}
+    assert shown.lines({"codec": slots, "bulk": result}) == result["must"]      # who says it himself is believed
+    slots["lines"].append({"task": "two", "name": "pyroute2: x", "side": "pyroute2", "median": 1e6})
+    slots["lines"].append({"task": "two", "name": "floor: x", "side": "floor", "median": 29000.0})
+    (bulk, gone) = shown.lines({"bulk": slots})
+    assert bulk["measured"] == "2.00" and not bulk["met"] and "1000" in bulk["what"]
+    assert gone["measured"] == "1.03" and gone["met"] and gone["wanted"].startswith("at most 1.1 ")
+    slots["growth"]["nsnet"]["4000"] = [30.0]
+    (most, growth) = shown.lines({"scale": slots})
+    assert most["measured"] == "1.50" and not most["met"]                       # 30 beside 20
+    assert growth["what"] == "one of 4000 slots" and growth["measured"] == "2.40" and growth["met"]
+    (churn,) = shown.lines({"churn": {**slots, "lines": slots["lines"][2:4]}})
+    assert churn["measured"] == "33.3" and churn["met"]
+    (rss,) = shown.lines({"rss": slots})
+    assert not rss["met"] and rss["measured"] == "20.0 KiB of the process, 30000 KiB of the kernel"
+
+
 # --- the document ---
 
 def test_a_document_has_all_of_a_result(modules, content):
@@ -121,7 +141,7 @@ def test_a_document_has_all_of_a_result(modules, content):
     text = report.document(content, {"bulk": ["bulk-rounds.png"]}, "pictures")
     for part in ("| bulk | at most 1.2 × C | 2.00 | **no** |", "| kernel | Linux 6 |", "## bulk: of many",
                  "| 2.00 | 1.00 | 20.0 | 19.0–21.0 | nsnet: many |", "| veth | 5.0 | 9.0 |", "| claim |  | 1.0 |",
-                 "| route | 3.0 |", "| 4000 | 20.0 (20.0-20.0) |  |", "| `sendto` | 7 | 3 |", "| child's | 2 | 0 |",
+                 "| route | 3.0 |", "| 4000 | 20.0 (20.0-20.0) |  |", "Microseconds, medians of 3 rounds", "| `sendto` | 7 | 3 |", "| child's | 2 | 0 |",
                  "- **not measured**: codec: why", "- missing: cni: not | here", "- a note", "![bulk](pictures/bulk-rounds.png)", report.COMMAND):
         assert part in text, part
     for block in text.split("\n\n"):            # every row of a table has as many cells as its head
@@ -132,7 +152,8 @@ def test_a_document_has_all_of_a_result(modules, content):
 
 def test_a_document_of_little_has_no_empty_parts(modules, content, result):
     _, report = modules
-    content["results"]["bulk"] = {key: result[key] for key in ("title", "lines", "rounds", "missing", "notes")}
+    content["results"]["bulk"] = {key: result[key] for key in ("title", "unit", "lines", "rounds", "missing",
+                                                               "notes", "slots")}
     text = report.document(content, {}, "pictures")
     assert "System calls" not in text and "step" not in text.replace("bench", "") and "\n\n\n" not in text
 
