@@ -879,11 +879,12 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 	if (job->parent_fd >= 0)
 		TRY(NSNET_STEP_DESCRIPTORS, raw_syscall3(SYS_fcntl, job->parent_fd, F_SETFD, FD_CLOEXEC));
 	if (job->oom_score_adj || job->uid_map || job->slot) {
-		TRY(NSNET_STEP_PROC, open_proc());
-		proc = (int)err;
+		proc = (int)open_proc();
+		if (proc < 0 && (job->oom_score_adj || job->uid_map))
+			give_up(channel, NSNET_STEP_PROC, proc);
 	}
-	if (job->slot)				/* while it belongs to us; whether it may be lowered is looked at later */
-		score = raw_syscall4(SYS_openat, proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0);
+	if (job->slot)				/* while it belongs to us; most commands have no use for it */
+		score = proc < 0 ? proc : raw_syscall4(SYS_openat, proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0);
 	if (job->oom_score_adj)			/* with the caller's power, which may be needed */
 		TRY(NSNET_STEP_OOM_SCORE_ADJ, write_file(proc, "self/oom_score_adj", job->oom_score_adj));
 	TRY(NSNET_STEP_SETNS, join_namespaces(job));

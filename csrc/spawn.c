@@ -306,6 +306,8 @@ int nsnet_give(struct nsnet_spawn *job, const struct nsnet_command *command)
 
 	if (!job->slot || job->stage != NSNET_STAGE_CHILD)
 		return -EINVAL;
+	if (job->channel < 0)
+		return -ECHILD;
 	err = send_what(job, pack_given, command, command, command->n_moves + (command->cwd_fd >= 0), &job->given);
 	if (err == 0 && !command->waits)
 		job->stage = NSNET_STAGE_GOING;

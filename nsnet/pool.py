@@ -221,11 +221,13 @@ class Pool:
                 self._news.wait()
             while len(self._ready) > keep:
                 self._leaving.extend(starmap(self._ready.pop, ((),)))
-        for slot in self._leaving:
+            leaving = list(self._leaving)
+        for slot in leaving:
             slot.kill()                             # all of them, before the first is waited for
-        if self._leaving:
-            self.network.detach_many(self._leaving)
-            self._leaving = []
+        if leaving:
+            self.network.detach_many(leaving)
+        with self._turn:
+            self._leaving = [slot for slot in self._leaving if slot not in leaving]
 
     def close(self) -> None:
         """Give the slots back, and make no more; those that were taken run on. May be called twice."""
@@ -257,9 +259,9 @@ class Pool:
     def _start(self) -> None:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="nsnet-pool", daemon=True)
-            atexit.register(self._stop)             # a daemon, for it waits; but it is not to be cut off in its work
-            thread.start()
+            thread.start()                          # it waits for us
             self._thread = thread
+            atexit.register(self._stop)             # a daemon, for it waits; but it is not to be cut off in its work
 
     def _stop(self) -> None:
         """Let the thread come to its end. What the kernel watches for pdeathsig lasts as long as the process."""
@@ -279,6 +281,8 @@ class Pool:
     def _run(self) -> None:
         while True:
             with self._turn:
+                if self._thread is not threading.current_thread():      # whoever started it was interrupted: it never was
+                    return
                 while not self._closing and not self._is_due():
                     left = self._next_try - time.monotonic()
                     self._work.wait(left if left > 0 else None)
