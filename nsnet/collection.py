@@ -13,7 +13,6 @@ from contextlib import nullcontext
 
 from nsnet import kernel, ownership, removal, state
 from nsnet.errors import KernelError, NsnetError, UsageError
-from nsnet.leases import disk
 from nsnet.named import NamedTuple
 from nsnet.netns import Netns
 from nsnet.ownership import Claim, Mark
@@ -274,6 +273,8 @@ def _collect_book(directory: str, key: str, path: str) -> None:
     except ValueError:
         return                          # told already
     held: Set[str] = set() if claim is None else {entry["name"] for entry in claim.attachments.values()}
+    from nsnet.leases import disk       # here: where no network has leases, nobody reads any
+
     there = disk.read_records(path)
     if any(lease.owner not in held for lease in there):
         disk.Leases(path, [there[0].address]).collect(held.__contains__)

@@ -479,15 +479,15 @@ class Netns(Verbs, Reading):
 
         What nsnet.sysctls makes its calls from, which checks that they are such files.
         """
-        import socket as _socket
-
         rtnl_socket = self.socket_of_rtnl
         rtnl_socket.fileno()                    # a closed one says so
         if self._here:
             with kernel.refused("netns cookie"):
                 looking = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, kernel.NETLINK_ROUTE)
-            with looking as here:
-                inside = kernel.netns_identity(here) == rtnl_socket.identity()
+            try:
+                inside = kernel.netns_identity(looking) == rtnl_socket.identity()
+            finally:
+                looking.close()
             if inside:
                 return clone.sysctls(rows)
         return self._visit(clone.sysctls, rows)

@@ -228,10 +228,10 @@ def everything(netns: Optional[Netns], claim: Claim, removed: List[str], book: O
         book = leases_of(claim)
     if book is not None:
         book.collect(lambda owner: False)
-    if (claim.private or netns is None) and claim.directory is not None:        # its namespace does not come again
-        import shutil                   # here: with its packers it takes as long to import as the network to go
+    if claim.directory is not None and (claim.private or netns is None) and os.path.lexists(lease_directory(claim)):
+        import shutil                   # here: with its packers it is slow to import
 
-        shutil.rmtree(lease_directory(claim), ignore_errors=True)
+        shutil.rmtree(lease_directory(claim), ignore_errors=True)               # its namespace does not come again
         with suppress(OSError):
             os.rmdir(os.path.dirname(lease_directory(claim)))
     claim.forget()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import shlex
 import signal
 import sys
 
@@ -17,8 +16,6 @@ from nsnet.cli.options import printable
 from nsnet.cli.signals import Stop, stoppable
 from nsnet.drift import Fault
 from nsnet.errors import NotPermitted, NsnetError, UsageError
-from nsnet.exchange import Exchange
-from nsnet.explainer import Explainer
 from nsnet.netns import Netns
 from nsnet.network import Network, Step
 from nsnet.ownership import SHARED
@@ -120,6 +117,9 @@ def _state(network: Network, done: Dict[str, List[Fault]]) -> str:
 
 def _preview(networks: List[Network], as_json: bool) -> int:
     """Nothing at all for what is as declared."""
+    from nsnet.exchange import Exchange
+    from nsnet.explainer import Explainer       # here: only a preview is in words
+
     found: List[Dict[str, Any]] = []
     for network in networks:
         for fault, requests in network.preview():
@@ -149,6 +149,8 @@ def _then(fault: Fault) -> List[str]:
     if fault.kind == "attach" and fault.spec is not None:
         found += ["its addresses are found then"] * fault.spec.auto
         if fault.spec.command is not None:
+            import shlex
+
             found.append("it runs " + shlex.join(fault.spec.command))
         found += [f"sysctl {key} = {value}" for key, value in fault.spec.sysctls]
     if fault.kind in ("sysctls", "forwarding"):
