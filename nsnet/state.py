@@ -15,7 +15,6 @@ import functools
 import os
 import stat
 import time
-from contextlib import ExitStack
 
 from nsnet import caller, idmap, kernel
 from nsnet.errors import KernelError, UsageError
@@ -28,7 +27,6 @@ FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"         # PROC_PID_INIT_INO, <linux/
 MOST_BYTES = 1 << 24                # of one file; no honest one comes near
 _RETRY = 0.002                      # seconds between looks at a lock that another process holds, growing to the next
 _RETRY_MOST = 0.05
-_AT_ONCE = 16                       # files that are open together, of many that are written
 
 
 def directory() -> str:
@@ -131,22 +129,18 @@ def write(path: str, content: bytes, temporary: str) -> None:
 
 def write_beside(contents: Mapping[str, bytes]) -> None:
     """New files, by their paths, synced, but not in their places yet. Raises OSError; then some may be there."""
-    files = list(contents.items())
-    for start in range(0, len(files), _AT_ONCE):
-        with ExitStack() as opened:
-            written = [opened.enter_context(_written(path, content)) for path, content in files[start:start + _AT_ONCE]]
-            if len(written) > 1:        # on their way to the disk before the first is waited for: one commit takes all
-                for file in written:
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            for file in written:
+    several = len(contents) > 1
+    for path, content in contents.items():
+        with kernel.Descriptor.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600) as file:
+            if os.write(file.fileno(), content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if several:                 # all are on their way before the first is waited for: one commit takes them
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
                 os.fsync(file.fileno())
-
-
-def _written(path: str, content: bytes) -> kernel.Descriptor:
-    file = kernel.Descriptor.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    if os.write(file.fileno(), content) != len(content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return file
+    for path in contents if several else ():
+        with kernel.Descriptor.open(path, os.O_WRONLY | os.O_NOFOLLOW) as file:
+            os.fsync(file.fileno())
 
 
 def sync_directory(path: str) -> None:
