@@ -9,6 +9,8 @@ One thread makes them, a batch at a time, so that whoever launches never waits f
 how many there are to be, and whose each one is; how they are made and undone is the network's, what a command gets job.py's.
 """
 
+from __future__ import annotations
+
 import atexit
 import errno
 import os
@@ -16,13 +18,16 @@ import threading
 import time
 from collections import deque
 from itertools import starmap
-from typing import Any, Callable, Deque, Iterable, List, Mapping, Optional, Sequence, Union
 
 from nsnet import idmap, job, kernel
 from nsnet.attachments import Container
 from nsnet.declaration import MOST_ATTACHMENTS
 from nsnet.errors import KernelError, UsageError
 from nsnet.network import Network
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Deque, Iterable, List, Mapping, Optional, Sequence, Union
 
 _BATCH = 16                         # slots that are made at once: meanwhile nobody else can change the network
 _PAUSE, _PAUSE_MOST = 0.05, 5.0     # seconds between two tries to make some, when they fail; each twice the one before

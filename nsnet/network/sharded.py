@@ -9,15 +9,17 @@ host alone, which routes between its bridges only if it forwards what comes in t
 it does, for then each bridge forwards, to wherever the host has a route.
 """
 
+from __future__ import annotations
+
 import errno
-import hashlib
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from nsnet import ranges, removal, values
 from nsnet.attachments import Attachment, Container
+from nsnet.digest import sha256
 from nsnet.drift import Fault
 from nsnet.errors import KernelError, NoFreeAddress, RollbackError, StillPending, UsageError
 from nsnet.netns import Netns
@@ -25,6 +27,10 @@ from nsnet.network import Addresses, Network
 from nsnet.removal import Deadline
 from nsnet.requests.common import number
 from nsnet.values import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 MOST_PORTS = 1023                   # of a bridge: BR_MAX_PORTS in net/bridge/br_private.h, but for port 0
 MOST_SHARDS = 256
@@ -254,7 +260,7 @@ class ShardedNetwork:
     def _with_room(self, name: Optional[str], used: Sequence[int]) -> int:
         room = [min(MOST_PORTS, capacity) - ports for capacity, ports in zip(self._capacity, used)]
         if isinstance(name, str):
-            own = int.from_bytes(hashlib.sha256(name.encode(errors="replace")).digest()[:8], "big") % len(room)
+            own = int.from_bytes(sha256(name.encode(errors="replace")).digest()[:8], "big") % len(room)
             if room[own] > 0:
                 return own
         if max(room) <= 0:

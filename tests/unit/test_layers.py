@@ -134,6 +134,12 @@ def test_every_rank_is_of_a_module_that_exists():
 
 
 @each_file
+def test_no_module_imports_typing_when_it_runs(file):
+    """It takes as long as half of nsnet: nsnet/named.py."""
+    assert "typing" not in {module for module, _ in imports(running(TREES[file]))} or room(file) == "named"
+
+
+@each_file
 def test_only_kernel_imports_the_extension(file):
     assert ("_native" in set(own_imports(TREES[file]))) == (room(file) == "kernel")
 
