@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import operator
 from collections.abc import Mapping
+from functools import lru_cache, wraps
 
 from nsnet import rtnl
 from nsnet.errors import UsageError
@@ -17,6 +18,7 @@ from nsnet.wire import encode_ip
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple
+    from nsnet.exchange import Request
 
 CREATE = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL        # CREATE alone would adopt a stranger's link of that name
 ENSURE = rtnl.NLM_F_CREATE | rtnl.NLM_F_REPLACE     # whatever is there, this is there afterwards
@@ -102,12 +104,28 @@ def any_family(family: Any) -> int:
     return rtnl.AF_UNSPEC if family is None else choice(family, FAMILIES, "family")
 
 
+def remembered(make: Callable[..., Request]) -> Callable[..., Request]:
+    """A verb whose last requests are kept: what is the same for each container of a network, lo up, the default route, is
+    made and checked once. Arguments are the same if they are of the same types, for 1 is not True here.
+    """
+    kept = lru_cache(maxsize=256, typed=True)(make)
+
+    @wraps(make)
+    def remembering(*args: Any, **options: Any) -> Request:
+        try:
+            return kept(*args, **options)
+        except TypeError:                       # a list, a mapping: what has no hash
+            return make(*args, **options)
+    return remembering
+
+
 def call(function: Callable, what: str, options: Any, *args: Any, **fixed: Any) -> Any:
     """`function(*args, **fixed, **options)`, where an option that is none of its keywords is refused by name.
 
     So is one that is `fixed` by the caller, and one that is missing.
     """
-    code = function.__code__
+    function_itself = getattr(function, "__wrapped__", function)        # of one that is remembered()
+    code = function_itself.__code__
     keywords = code.co_varnames[code.co_argcount:code.co_argcount + code.co_kwonlyargcount]
     known = [name for name in keywords if name not in fixed]
     if not isinstance(options, Mapping):
@@ -116,6 +134,6 @@ def call(function: Callable, what: str, options: Any, *args: Any, **fixed: Any) 
         if name not in known:
             raise UsageError(f"{what} option {name!r}: expected one of {', '.join(known)}")
     for name in known:
-        if name not in options and name not in (function.__kwdefaults__ or ()):
+        if name not in options and name not in (function_itself.__kwdefaults__ or ()):
             raise UsageError(f"{what}: expected {name}")
     return function(*args, **fixed, **options)

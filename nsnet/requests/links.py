@@ -12,7 +12,7 @@ from nsnet import rtnl, values, wire
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.requests.common import (CREATE, GONE, U32, bits, choice, kind_name, number, number_or_none, positive,
-                                   without_none)
+                                   remembered, without_none)
 from nsnet.requests.options import DATA, FIXED_AT_BIRTH, KIND_BYTES, ipv4_conf, kind_options, port_options
 
 TYPE_CHECKING = False
@@ -129,6 +129,7 @@ def add_veth(ifname: str, peer: str, *, index: int = 0, peer_index: int = 0, lla
                  kind)
 
 
+@remembered
 def set_link(index: int, words: str, *, up: Optional[bool] = None, ifname: Optional[str] = None,
              lladdr: Optional[str] = None, mtu: Optional[int] = None, master: Optional[int] = None,
              group: Optional[int] = None, ifalias: Optional[str] = None, netns_fd: Optional[int] = None,
@@ -202,6 +203,7 @@ def set_conf(index: int, words: str, options: Mapping) -> Request:
                  {"af_spec": {"inet": {"conf": conf}}})
 
 
+@remembered
 def set_addr_gen_mode(index: int, words: str, mode: int) -> Request:
     """RTM_SETLINK with IFLA_INET6_ADDR_GEN_MODE, a message of its own before the one that sets the link up.
 

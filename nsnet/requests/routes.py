@@ -13,7 +13,7 @@ from nsnet import rtnl, values
 from nsnet.errors import UsageError
 from nsnet.exchange import Request
 from nsnet.requests.common import (CREATE, ENSURE, FAMILIES, SCOPES, U32, any_family, bits, choice, family_of, ip_bytes,
-                                   number, number_or_none, positive, tolerated, without_none)
+                                   number, number_or_none, positive, remembered, tolerated, without_none)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def _route(type: int, flags: int, verb: str, dst: str, *, via: Optional[str], oi
                    f"{verb} {what}" + (f" via {via}" if via else ""), tolerate)
 
 
+@remembered
 def add_route(dst: str, *, via: Optional[str] = None, oif: int = 0, metric: Optional[int] = None,
               table: int = rtnl.RT_TABLE_MAIN, ensure: bool = False, append: bool = False,
               type: Union[str, int] = "unicast", scope: Union[None, str, int] = None, prefsrc: Optional[str] = None,
