@@ -97,7 +97,9 @@ def _parse(argv: List[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"nsnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="nsnet")
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
+    # Of nine parsers, eight are made in vain where a command comes first: argparse looks for translations of each.
+    for name in [chosen] if chosen in COMMANDS and argv[0] == chosen else COMMANDS:
+        summary = COMMANDS[name]
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == chosen:
             _command(name).add_arguments(command)
