@@ -15,7 +15,7 @@ import _thread as threading             # its locks, likewise
 import errno
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from nsnet import clone, kernel
 from nsnet.errors import KernelError, NoSuchObject, ProtocolError, UsageError
@@ -124,9 +124,7 @@ class Netns(Verbs, Reading):
         try:
             return cls._new(beside)
         except KernelError as error:
-            from nsnet.hints import why_refused
-
-            error.hint = why_refused(error.step, error.errno)
+            _find_hint(error)
             raise
 
     @classmethod
@@ -198,9 +196,7 @@ class Netns(Verbs, Reading):
                     if left:
                         taken = visits.take()
         except KernelError as error:
-            from nsnet.hints import why_refused
-
-            error.hint = why_refused(error.step, error.errno)
+            _find_hint(error)
             raise
 
     @classmethod
@@ -552,6 +548,14 @@ def _exchange_of(chunk: Sequence[Request]) -> Callable[[int], Exchange]:
     from nsnet.explainer import TracedExchange
 
     return lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace, hex=level > 1)
+
+
+def _find_hint(error: KernelError) -> None:
+    """Why it was refused. Where no descriptor is to be had any more, not even this is imported."""
+    with suppress(OSError, ImportError):
+        from nsnet.hints import why_refused
+
+        error.hint = why_refused(error.step, error.errno)
 
 
 def _maps_of_caller() -> Tuple[str, str]:
