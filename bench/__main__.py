@@ -47,10 +47,13 @@ def said(error: Exception) -> str:
 def run(wanted: Sequence[str], plan: measure.Plan, options: Any, command: Sequence[str]) -> int:
     """Each result is printed, and in the JSON, as soon as it is there. 1 if one of several scenarios has none."""
     content: Dict[str, Any] = {"command": " ".join(command), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-                               "nsnet": nsnet.__version__, "machine": machine.describe(), "results": {}, "failed": {}}
+                               "nsnet": nsnet.__version__, "machine": machine.describe(), "results": {}, "failed": {}, "seconds": {}}
     if options.json != "-":
         print("\n".join(f"{topic}: {said}" for topic, said in content["machine"].items()), flush=True)
+    began = time.monotonic()
     for name, result in scenarios.run(wanted, plan):
+        ended = time.monotonic()
+        content["seconds"][name], began = round(ended - began, 1), ended
         if isinstance(result, Exception):
             content["failed"][name] = said(result)
             print(f"bench: {name}: {said(result)}", file=sys.stderr)

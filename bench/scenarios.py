@@ -18,8 +18,8 @@ from bench.setup import setup
 from bench.stage import GaveWay
 from bench.teardown import teardown
 
-# A measurement takes the names that are wanted of it, and gives a measure.Result or a contest.Contest for each. The
-# dump comes last: taking a namespace of a thousand links apart keeps the kernel busy after the end.
+# A measurement takes the names that are wanted of it, and gives a contest.Contest for each. The dump comes last: taking
+# a namespace of a thousand links apart keeps the kernel busy after the end.
 SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
     "setup": setup, "teardown": teardown, "pool": pool, "import": imports, "codec": codec,
     "launch": launch, "dump": dump,
@@ -28,8 +28,6 @@ SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
     "churn": churn,
     "rss": memory,
 }
-if "Pool" not in nsnet.__all__:
-    del SCENARIOS["pool"]
 # Rounds, where nobody says how many: what a round takes differs a hundredfold, and all of them are to take minutes.
 ROUNDS = {"setup": 24, "teardown": 36, "launch": 20}
 OTHERS = 40
