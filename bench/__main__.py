@@ -17,6 +17,7 @@ WARM_UP = 3
 QUICK_ROUNDS, QUICK_WARM_UP = 10, 1
 LINKS, QUICK_LINKS = 1000, 100
 SIZES, QUICK_SIZES = [50, 1024, 4096], [50, 500]
+QUICK_SLOTS: Dict[str, Any] = {"slots": 50, "scale": (20, 50), "seconds": 1.0, "idle": 50}
 PICTURES = "results"            # the directory beside a document
 
 
@@ -27,6 +28,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     plan = measure.Plan(options.rounds or (QUICK_ROUNDS if quick else 0), QUICK_WARM_UP if quick else WARM_UP,
                         options.links or (QUICK_LINKS if quick else LINKS), options.peers,
                         options.sizes or (QUICK_SIZES if quick else SIZES), options.huge_pages, quick)
+    if quick:
+        plan = plan._replace(**QUICK_SLOTS)
     wanted = list(scenarios.SCENARIOS) if options.scenario == "all" else [options.scenario]
     try:
         if options.plot or options.report:
@@ -47,10 +50,14 @@ def said(error: Exception) -> str:
 def run(wanted: Sequence[str], plan: measure.Plan, options: Any, command: Sequence[str]) -> int:
     """Each result is printed, and in the JSON, as soon as it is there. 1 if one of several scenarios has none."""
     content: Dict[str, Any] = {"command": " ".join(command), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-                               "nsnet": nsnet.__version__, "machine": machine.describe(), "results": {}, "failed": {}}
+                               "nsnet": nsnet.__version__, "machine": machine.describe(), "results": {}, "failed": {},
+                               "seconds": {}}
     if options.json != "-":
         print("\n".join(f"{topic}: {said}" for topic, said in content["machine"].items()), flush=True)
+    began = time.monotonic()
     for name, result in scenarios.run(wanted, plan):
+        ended = time.monotonic()
+        content["seconds"][name], began = round(ended - began, 1), ended
         if isinstance(result, Exception):
             content["failed"][name] = said(result)
             print(f"bench: {name}: {said(result)}", file=sys.stderr)

@@ -26,7 +26,8 @@ def document(content: Mapping[str, Any], pictures: Mapping[str, Sequence[str]], 
 
 
 def _preface(content: Mapping[str, Any]) -> str:
-    return (f"nsnet {content['nsnet']}, {content['date']}. Written by `{content['command']}`; the full one is"
+    seconds = sum(content["seconds"].values())
+    return (f"nsnet {content['nsnet']}, {content['date']}, in {seconds / 60:.0f} minutes. Written by `{content['command']}`; the full one is"
             f" `{COMMAND}`.\n\n"
             "All of one table was measured in turns, in the same minutes, so its ratios are what to believe; figures are"
             " medians with quartiles. *To floor* is how many times as long"

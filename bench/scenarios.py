@@ -18,20 +18,14 @@ from bench.setup import setup
 from bench.stage import GaveWay
 from bench.teardown import teardown
 
-# A measurement takes the names that are wanted of it, and gives a measure.Result or a contest.Contest for each. The
-# dump comes last: taking a namespace of a thousand links apart keeps the kernel busy after the end.
+# A measurement takes the names that are wanted of it, and gives a contest.Contest for each. The dump comes last: taking
+# a namespace of a thousand links apart keeps the kernel busy after the end.
 SCENARIOS: Dict[str, Callable[[Sequence[str], Plan], Dict[str, Any]]] = {
-    "setup": setup, "teardown": teardown, "pool": pool, "import": imports, "codec": codec,
-    "launch": launch, "dump": dump,
-    "bulk": bulk,
-    "scale": scale,
-    "churn": churn,
-    "rss": memory,
+    "setup": setup, "teardown": teardown, "pool": pool, "import": imports, "codec": codec, "launch": launch,
+    "rss": memory, "bulk": bulk, "churn": churn, "scale": scale, "dump": dump,
 }
-if "Pool" not in nsnet.__all__:
-    del SCENARIOS["pool"]
 # Rounds, where nobody says how many: what a round takes differs a hundredfold, and all of them are to take minutes.
-ROUNDS = {"setup": 24, "teardown": 36, "launch": 20}
+ROUNDS = {"setup": 20, "teardown": 24, "launch": 10, "import": 30, "codec": 20, "dump": 20}
 OTHERS = 40
 FAILURES = (nsnet.NsnetError, OSError, Disagreement, GaveWay)
 

@@ -34,15 +34,16 @@ TRUE = ("/bin/true",)
 class Side:
     """One contestant that goes up and down, as what containers.py has can. Keeps the steps of each round.
 
-    Each turn begins with one that is not counted: it finds the caches as another program left them.
+    `warmed`: each turn begins with one that is not counted: it finds the caches as another program left them.
     """
 
-    def __init__(self, one: Any):
-        self._one = one
+    def __init__(self, one: Any, warmed: bool):
+        self._one, self._warmed = one, warmed
         self.rounds: List[Round] = []
 
     def turn(self) -> float:
-        self._cycle()
+        if self._warmed:
+            self._cycle()
         steps = self._cycle()
         self.rounds.append(steps)
         return steps[TOTAL]
@@ -65,8 +66,8 @@ class Side:
 class Field:
     """All contestants, started one after the other; what each needs is closed with `opened`."""
 
-    def __init__(self, opened: ExitStack, stage: Stage):
-        self.opened, self._stage = opened, stage
+    def __init__(self, opened: ExitStack, stage: Stage, warmed: bool):
+        self.opened, self._stage, self.warmed = opened, stage, warmed
         self.missing: Dict[str, str] = {}
         self.sides: Dict[Tuple[str, str], Side] = {}
         self.entries: Dict[str, List[Entry]] = {}
@@ -78,7 +79,7 @@ class Field:
         return self.opened.enter_context(nsnet.Netns.new(beside=self._stage.host))
 
     def enter(self, task: str, side: str, how: str, one: Any) -> None:
-        made = Side(one)
+        made = Side(one, self.warmed)
         entry = Entry(side, how, made.turn, made.state)
         self.entries.setdefault(task, []).append(entry)
         self.sides[task, entry.label] = made
@@ -102,7 +103,7 @@ class Field:
         host, one = self.host(), None
         try:
             one = Other(name, host, self.directory())
-            state = Side(one).state()
+            state = Side(one, False).state()
             if state != expected:
                 raise Disagreement(f"it ends in another state: {[(a, b) for a, b in zip(state, expected) if a != b]}")
         except (GaveWay, Disagreement, OSError, ValueError, nsnet.NsnetError) as error:
@@ -118,14 +119,14 @@ def setup(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     """Everybody is started, checked, and takes turns."""
     with ExitStack() as opened:
         stage = opened.enter_context(Stage())
-        field = Field(opened, stage)
+        field = Field(opened, stage, warmed=not plan.quick)
         present, missing = roll_call(plan.peers, (*rivals.WAYS, "unshare"))
         _enter_all(field, present)
+        _enter_namespaces(field, "unshare" in present)
         tasks = [Task(name, entries) for name, entries in field.entries.items()]
-        tasks.append(_namespaces(field, "unshare" in present))
         contest = hold("setup: one container", tasks, plan, {**missing, **field.missing})
         counted = syscalls.count_all()
-        notes = [*stage.describe(), "each turn begins with one that is not counted",
+        notes = [*stage.describe(), *["each turn begins with one that is not counted"] * field.warmed,
                  *syscalls.say(counted, syscalls.SETUP), *_ratios(contest), *disturbance(contest.spread_of(FLOOR))]
     floors = [f"{FLOOR}: {how}" for how in (PIPELINED, STRAIGHT, DEFAULT)]
     together = _steps(field.sides, plan.rounds, [*floors, f"{OURS}: {LAUNCHED}"], in_common)
@@ -143,7 +144,7 @@ def _enter_all(field: Field, present: Sequence[str]) -> None:
     field.floor(WHOLE, STEPWISE, lambda: StraightFloor(field.directory(), "up steps"))
     cycle = Cycle(field.host())
     field.ours(WHOLE, LAUNCHED, cycle)
-    expected = Side(cycle).state()
+    expected = Side(cycle, False).state()
     for name in present:
         if name in rivals.WAYS:
             field.peer(WHOLE, name, expected)
@@ -153,36 +154,45 @@ def _enter_all(field: Field, present: Sequence[str]) -> None:
     field.ours(ATTACH, "Netns.new(), Network.attach()", AttachedMore(field.host()))
 
 
-def _namespaces(field: Field, with_unshare: bool) -> Task:
-    entries = []
-    try:
-        floor = LaunchFloor(field.directory(), PROBE)
-        field.opened.callback(floor.close)
-        entries.append(Entry(FLOOR, "clone, maps, execve, waitpid", lambda: _settled(lambda: floor.ask("new")[TOTAL]),
-                             lambda: 0))
-    except FloorMissing as error:
-        field.missing[FLOOR] = str(error)
-    ways = [(OURS, 'spawn(["/bin/true"], new={"user", "net"})', _spawned)]
+def _enter_namespaces(field: Field, with_unshare: bool) -> None:
+    field.floor(NAMESPACES, "clone, maps, execve, waitpid", lambda: Launched(LaunchFloor(field.directory(), PROBE)))
+    field.enter(NAMESPACES, OURS, 'spawn(["/bin/true"], new={"user", "net"})', Once(_spawn))
     if with_unshare:
         argv = [rivals.which("unshare"), "-Urn", *TRUE]
-        ways.append(("unshare", "-U -r -n /bin/true", lambda: subprocess.call(argv)))
-    for side, how, work in ways:
-        entries.append(Entry(side, how, lambda work=work: _settled(lambda: timed(work, 1)), work))
-    return Task(NAMESPACES, entries)
+        field.enter(NAMESPACES, "unshare", "-U -r -n /bin/true", Once(lambda: subprocess.check_call(argv)))
 
 
-def _spawned() -> int:
+class Once:
+    """What leaves nothing to be taken down. `work` raises if it fails."""
+
+    def __init__(self, work: Callable[[], Any]):
+        self._work = work
+
+    def up(self) -> Round:
+        return {TOTAL: timed(self._work, 1)}
+
+    def down(self) -> None:
+        pass
+
+    def state(self) -> List[Tuple]:
+        return []
+
+
+class Launched(Once):
+    """The floor's, which measures itself."""
+
+    def __init__(self, floor: LaunchFloor):
+        super().__init__(lambda: floor.ask("new"))
+        self.close = floor.close
+
+    def up(self) -> Round:
+        return self._work()
+
+
+def _spawn() -> None:
     with nsnet.spawn(TRUE, new={"user", "net"}) as process:
-        return process.wait()
-
-
-def _settled(work: Callable[[], float]) -> float:
-    """As Side has its turns."""
-    work()
-    time.sleep(SETTLE)
-    taken = work()
-    time.sleep(SETTLE)
-    return taken
+        if process.wait():
+            raise OSError(f"{TRUE[0]} ended with status {process.returncode}")
 
 
 # --- what is said of it ---

@@ -54,7 +54,7 @@ def result():
 @pytest.fixture
 def content(result):
     return {"command": "python -m bench bulk", "date": "today", "nsnet": "0.1", "machine": {"kernel": "Linux 6"},
-            "results": {"bulk": result}, "failed": {"codec": "why"}}
+            "results": {"bulk": result}, "failed": {"codec": "why"}, "seconds": {"bulk": 90.0, "codec": 31}}
 
 
 # --- start-up ---
@@ -142,7 +142,7 @@ def test_a_document_has_all_of_a_result(modules, content):
     for part in ("| bulk | at most 1.2 × C | 2.00 | **no** |", "| kernel | Linux 6 |", "## bulk: of many",
                  "| 2.00 | 1.00 | 20.0 | 19.0–21.0 | nsnet: many |", "| veth | 5.0 | 9.0 |", "| claim |  | 1.0 |",
                  "| route | 3.0 |", "| 4000 | 20.0 (20.0-20.0) |  |", "Microseconds, medians of 3 rounds", "| `sendto` | 7 | 3 |", "| child's | 2 | 0 |",
-                 "- **not measured**: codec: why", "- missing: cni: not | here", "- a note", "![bulk](pictures/bulk-rounds.png)", report.COMMAND):
+                 "today, in 2 minutes.", "- **not measured**: codec: why", "- missing: cni: not | here", "- a note", "![bulk](pictures/bulk-rounds.png)", report.COMMAND):
         assert part in text, part
     for block in text.split("\n\n"):            # every row of a table has as many cells as its head
         rows = block.splitlines()

@@ -1,12 +1,11 @@
-"""The bench's setup and teardown: who takes part, that all of them end in the same state, and system calls counted."""
+"""The bench's setup: who takes part, and that all of them end in the same state before a clock is started."""
 
 import os
-import sys
 
 import pytest
 
 from bench_helpers import in_checkout, measured, sides
-from live_helpers import TREE, needs, which
+from live_helpers import needs, which
 
 pytestmark = in_checkout
 
@@ -73,46 +72,3 @@ def test_setup_without_a_compiler_has_no_floor(state):
     result = measured(state, "setup", "--peers", "ip", PATH="")
     assert sides(result) == ({"nsnet"}, {"floor", "ip"}) and not any("×" in one["wanted"] for one in result["must"])
     assert all(line["ratio_to_floor"] is None for line in result["lines"])
-
-
-@needs("gcc")
-def test_teardown_is_one_group_delete_beside_many(state):
-    result = measured(state, "teardown", "--peers", "none")
-    assert sides(result) == ({"floor", "nsnet"}, set()) and result["many"] == 10 and len(result["grace"]) == 2
-    tasks = {line["task"] for line in result["lines"]}
-    assert {"a bridge and 1 attached namespace", "a bridge and 10 attached namespaces",
-            "a bridge and 10 attached namespaces: one by one"} < tasks and len(tasks) == 4
-    assert len(result["must"]) == 3
-
-
-# --- system calls ---
-
-@pytest.fixture
-def syscalls():
-    sys.path[:0] = [str(TREE)]
-    try:
-        from bench import syscalls
-        yield syscalls
-    finally:
-        sys.path.remove(str(TREE))
-
-
-@needs("strace")
-def test_system_calls_of_one_setup_are_no_more_than_allowed(syscalls):
-    counted = syscalls.count_all(floors=False)
-    assert counted, "strace is here, and has counted nothing"
-    setup = counted[syscalls.OURS][syscalls.SETUP]
-    assert setup.by_name["clone3"] == 1 and sum(setup.by_name.values()) == setup.all
-    assert setup.by_name["sendto"] + setup.by_name.get("sendmsg", 0) >= 3       # bridge, veth, container
-    assert setup.all <= syscalls.AT_MOST, setup.by_name
-
-
-@needs("strace")
-@needs("gcc")
-def test_the_floors_system_calls_are_counted_too(syscalls):
-    counted = syscalls.count_all()
-    assert set(counted) == {syscalls.OURS, *syscalls.FLOORS}
-    for name in syscalls.FLOORS:
-        setup, teardown = counted[name][syscalls.SETUP], counted[name][syscalls.TEARDOWN]
-        assert 15 < setup.parent < 35 and setup.children < 15 and teardown.by_name["sendto"] == 1
-        assert setup.by_name["sendto"] == 3 and setup.by_name.get("clone3", 0) + setup.by_name.get("clone", 0) == 1
