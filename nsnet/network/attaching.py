@@ -18,11 +18,15 @@ from nsnet.exchange import raise_errors
 from nsnet.netns import perform_all
 from nsnet.network.base import Base
 from nsnet.network.jobs import Job
+from nsnet.network.relay import relay
 from nsnet.removal import Deadline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterable, Iterator, List, Sequence, Tuple, Union
+
+
+AT_ONCE = 64                        # attachments whose requests are made before any is sent: each holds a descriptor
 
 
 class Attaching(Base):
@@ -69,8 +73,9 @@ class Attaching(Base):
         if self._ref is None:
             self._ref = self._build()
             self._forward()
-        for one in jobs:
-            self._make_requests(one)
+        if len(jobs) <= AT_ONCE:                # else they are made while those before them are sent
+            for one in jobs:
+                self._make_requests(one)
         for one in jobs:
             if one.container is not None:
                 with self._saying_of(one), self._step("namespaces", "write uid_map and gid_map",
@@ -165,27 +170,47 @@ class Attaching(Base):
             return
         for one in jobs:
             self._attachments[one.spec.host_ifname] = Attachment(self, one.spec, one.netns, one.id)
-        with self._step("veth", *(words for one in jobs for words in self._words_of_pair(one))):
-            try:
-                self.netns.perform([request for one in jobs for request in one.pair])
-            finally:
-                for one in jobs:
-                    one.sent()
+        if len(jobs) <= AT_ONCE:
+            with self._step("veth", *(words for one in jobs for words in self._words_of_pair(one))):
+                self._send_pairs(jobs)
+            with self._step("container", *(words for one in jobs for words in self._words_of_end(one))):
+                self._send_rest(jobs)
+                self._sync_carriers(jobs)
+            return
+        with self._step("container", *(words for one in jobs for words in (*self._words_of_pair(one),
+                                                                           *self._words_of_end(one)))):
+            relay([jobs[start:start + AT_ONCE] for start in range(0, len(jobs), AT_ONCE)],
+                  lambda part: [self._make_requests(one) for one in part], self._send_all)
+            self._sync_carriers(jobs)
+
+    def _send_all(self, jobs: "List[Job]") -> None:
+        self._send_pairs(jobs)
+        self._send_rest(jobs)
+
+    def _send_pairs(self, jobs: "List[Job]") -> None:
+        try:
+            self.netns.perform([request for one in jobs for request in one.pair])
+        finally:
+            for one in jobs:
+                one.sent()
         for one in jobs:
             self._claim.attachments[one.spec.host_ifname]["index"] = one.host_end.index
-        with self._step("container", *(words for one in jobs for words in self._words_of_end(one))):
-            with_sysctls = [one for one in jobs if one.spec.sysctls]
-            self._configure(with_sysctls, 0)
-            for one in with_sysctls:            # they hold from the first packet on
-                with self._saying_of(one):
-                    sysctls.write(one.netns, dict(one.spec.sysctls))
-            self._configure(jobs, -1)
-            self.netns.perform([request for one in jobs for request in one.port])
-            for one in jobs:
-                # Both ends got carrier just now; the bridge gets it from its port. In this order, or the first packet is lost.
-                one.netns.sync_carrier(one.end)
-                self.netns.sync_carrier(one.host_end)
-            self.netns.sync_carrier(self._ref)
+
+    def _send_rest(self, jobs: "List[Job]") -> None:
+        with_sysctls = [one for one in jobs if one.spec.sysctls]
+        self._configure(with_sysctls, 0)
+        for one in with_sysctls:                # they hold from the first packet on
+            with self._saying_of(one):
+                sysctls.write(one.netns, dict(one.spec.sysctls))
+        self._configure(jobs, -1)
+        self.netns.perform([request for one in jobs for request in one.port])
+
+    def _sync_carriers(self, jobs: "List[Job]") -> None:
+        """Both ends got carrier just now; the bridge gets it from its port. In this order, or the first packet is lost."""
+        for one in jobs:
+            one.netns.sync_carrier(one.end)
+            self.netns.sync_carrier(one.host_end)
+        self.netns.sync_carrier(self._ref)
 
     def _configure(self, jobs: "List[Job]", part: int) -> None:
         """Send to each one's namespace that part of its requests."""
