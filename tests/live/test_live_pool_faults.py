@@ -51,7 +51,7 @@ def wholly(network, pool, taken=()):
 def test_a_slot_that_was_killed_is_replaced(network):
     with nsnet.Pool(network, size=4, low=0) as pool:
         before = {one.host_ifname for one in network.attachments}
-        kill([one.pid for one in network._containers[:2]])  # the oldest is taken first
+        kill([one.pid for one in list(pool._ready)[:2]])  # the oldest is taken first
         with pool.launch(CAT, stdin=nsnet.PIPE, oom_score_adj=1000) as container:
             assert container.attachment.host_ifname in before and container.poll() is None
             with open(f"/proc/{container.pid}/oom_score_adj", encoding="ascii") as file:
@@ -289,7 +289,7 @@ def test_an_interrupt_at_any_time_loses_no_slot(network):
                 except KeyboardInterrupt:
                     interrupted += 1
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                for one in list(network._containers):       # one that was interrupted behind its end, before it was kept here
+                for one in list(network._containers.values()):       # one that was interrupted behind its end, before it was kept here
                     if not one.is_slot and one not in taken:
                         one.remove()
                 network.detach_many(taken)
@@ -310,7 +310,7 @@ network.up()
 pool = nsnet.Pool(network, size=3, low=0)
 pool.fill()
 taken = pool.launch(["/bin/sleep", "1000"], pdeathsig=int(sys.argv[2]), stdin=nsnet.DEVNULL, stdout=nsnet.DEVNULL)
-slots = [one.pid for one in network._containers if one.is_slot]
+slots = [one.pid for one in pool._ready]
 """
 
 
