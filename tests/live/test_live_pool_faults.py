@@ -289,7 +289,7 @@ def test_an_interrupt_at_any_time_loses_no_slot(network):
                 except KeyboardInterrupt:
                     interrupted += 1
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                for one in list(network._containers.values()):       # one that was interrupted behind its end, before it was kept here
+                for one in list(network._containers.values()):      # interrupted behind its end, before it was kept here
                     if not one.is_slot and one not in taken:
                         one.remove()
                 network.detach_many(taken)
