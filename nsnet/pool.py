@@ -1,12 +1,13 @@
 """Warm slots: containers that are there before their commands are known.
 
-A slot is a child that is parked in its new namespaces, with maps, veth pair, addresses, routes and sysctls, and without a
-command (csrc/child.c). Taking one costs the telling of the command and its execve; no lock of the network is asked for, and
-nothing is written. To the network a slot is an attachment like any other: claimed on disk before it is made, and collected
-by gc if its owner is killed.
+A slot is a child that is parked in its new namespaces, with maps, veth pair, addresses, routes and sysctls, and
+without a command (csrc/child.c). Taking one costs the telling of the command and its execve; no lock of the network
+is asked for, and nothing is written. To the network a slot is an attachment like any other: claimed on disk before it
+is made, and collected by gc if its owner is killed.
 
-One thread makes them, a batch at a time, so that whoever launches never waits for the making of more than it needs. Knows
-how many there are to be, and whose each one is; how they are made and undone is the network's, what a command gets job.py's.
+One thread makes them, a batch at a time, so that whoever launches never waits for the making of more than it needs.
+Knows how many there are to be, and whose each one is; how they are made and undone is the network's, what a command
+gets job.py's.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ _SLOT = ["nsnet-slot"]              # what ps(1) calls it
 class Pool:
     """Slots of a network, ready to be taken: `launch()` gives one a command.
 
-    `size`: how many are kept ready; they are made in the background when no more than `low` (half of it by default) are left.
-    Their options are those of Network.launch() that belong to namespaces and network; what belongs to the command is said to
-    launch(). Nothing is made before fill(), which a `with` block begins with, or the first launch().
+    `size`: how many are kept ready; they are made in the background when no more than `low` (half of it by default)
+    are left. Their options are those of Network.launch() that belong to namespaces and network; what belongs to the
+    command is said to launch(). Nothing is made before fill(), which a `with` block begins with, or the first
+    launch().
 
-    Any thread may take; each slot goes to one of them. What is inherited, and no option says, a command has from this process
-    as it was when the slot was made (umask, limits, root directory); but the directory is the caller's. When making fails, it
-    is tried again, after 0.05 to 5 s, and the error is raised by the next launch() or fill() that finds too few;
-    `failure` has it until making succeeds. Slots are attachments of the network: network.down() ends them, close() only the
-    slots. In a fork of the process that made it a pool refuses to be used, and leaving its block does nothing.
+    Any thread may take; each slot goes to one of them. What is inherited, and no option says, a command has from this
+    process as it was when the slot was made (umask, limits, root directory); but the directory is the caller's. When
+    making fails, it is tried again, after 0.05 to 5 s, and the error is raised by the next launch() or fill() that
+    finds too few; `failure` has it until making succeeds. Slots are attachments of the network: network.down() ends
+    them, close() only the slots. In a fork of the process that made it a pool refuses to be used, and leaving its
+    block does nothing.
     """
 
     def __init__(self, network: Network, *, size: int, low: Optional[int] = None, ifname: str = "eth0",
@@ -109,15 +112,17 @@ class Pool:
 
     def launch(self, argv: Sequence[str], *, timeout: Optional[float] = None, hold: bool = False,
                env: Optional[Mapping] = None, **options: Any) -> Container:
-        """Run a command in a slot; returns when execve has succeeded. As Network.launch(), but for what the slot has already.
+        """Run a command in a slot; returns when execve has succeeded. As Network.launch(), less what a slot has.
 
-        `options`: user, group, groups, capabilities, no_new_privs, cwd, stdin, stdout, stderr, pass_fds, pdeathsig, rlimits,
-        umask, oom_score_adj, new_session, new_keyring: those of nsnet.spawn. `env`: as for Network.launch(). `pdeathsig` is
-        sent when this process ends, whichever thread calls. `hold`: the command is parked again, before execve.
+        `options`: user, group, groups, capabilities, no_new_privs, cwd, stdin, stdout, stderr, pass_fds, pdeathsig,
+        rlimits, umask, oom_score_adj, new_session, new_keyring: those of nsnet.spawn. `env`: as for Network.launch().
+        `pdeathsig` is sent when this process ends, whichever thread calls. `hold`: the command is parked again,
+        before execve.
 
-        If none is ready, it waits until one has been made, at most `timeout` seconds, then TimeoutError; the network is
-        brought up if it is not. A slot that somebody has killed is replaced. Raises UsageError; what went wrong with making
-        slots; KernelError with the step that failed in the child, and then the slot is gone and nothing is left.
+        If none is ready, it waits until one has been made, at most `timeout` seconds, then TimeoutError; the network
+        is brought up if it is not. A slot that somebody has killed is replaced. Raises UsageError; what went wrong
+        with making slots; KernelError with the step that failed in the child, and then the slot is gone and nothing
+        is left.
         """
         self._check_home()
         deadline = None if timeout is None else time.monotonic() + kernel.seconds(timeout)
@@ -202,7 +207,7 @@ class Pool:
             self._wait(lambda: len(self._ready) >= self._target, "fill", deadline)
 
     def resize(self, size: int) -> None:
-        """Have another number ready: those that are too many go now, those that are missing are made in the background."""
+        """Have another number ready: what is too many goes now, what is missing is made in the background."""
         self._check_home()
         _check(size, 1, MOST_ATTACHMENTS, "size")
         with self._turn:
@@ -213,7 +218,7 @@ class Pool:
         self._give_back(size)
 
     def drain(self) -> None:
-        """Give the slots back; those that were taken run on. No more are made until fill() or resize(), but for launch()."""
+        """Give the slots back; what was taken runs on. No more are made until fill() or resize(), but for launch()."""
         self._check_home()
         with self._turn:
             self._check_open()
@@ -253,7 +258,8 @@ class Pool:
 
     def _check_home(self) -> None:
         if os.getpid() != self._home:
-            raise UsageError(f"pool of {self.network.bridge}: expected process {self._home}, which made it; this is a fork")
+            raise UsageError(f"pool of {self.network.bridge}: expected process {self._home}, which made it;"
+                             " this is a fork")
 
     def _check_open(self) -> None:
         if self._closing:
@@ -286,7 +292,7 @@ class Pool:
     def _run(self) -> None:
         while True:
             with self._turn:
-                if self._thread is not threading.current_thread():      # whoever started it was interrupted: it never was
+                if self._thread is not threading.current_thread():      # its starter was interrupted: it never was
                     return
                 while not self._closing and not self._is_due():
                     left = self._next_try - time.monotonic()
@@ -296,7 +302,7 @@ class Pool:
                     self._news.notify_all()
                     break
                 missing, waiting = self._missing, self._waiting["launch"]
-                self._making = min(missing, self._batch, 2 * waiting or _BATCH)     # whoever waits, waits for all of them
+                self._making = min(missing, self._batch, 2 * waiting or _BATCH)     # who waits, waits for all of them
                 is_asked = any(self._waiting.values())
             self._make(is_asked)
         if self._lasts:

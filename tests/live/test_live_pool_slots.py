@@ -7,13 +7,14 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
 import nsnet
-from live_helpers import IS_ROOT, PATIENCE, children, descriptors, has_ended, is_gone, namespace_of, needs_root
+from live_helpers import IS_ROOT, PATIENCE, children, descriptors, environment, has_ended, is_gone, namespace_of, needs_root
 from nsnet import clone, job, kernel
 from nsnet.process import Process
 
@@ -131,6 +132,26 @@ def test_a_slot_ends_with_the_channel():
     slot.process.close()
     assert has_ended(pidfd)
     os.close(pidfd)
+
+
+def test_a_slot_ends_with_its_maker_though_a_fork_of_that_lives():
+    """The fork has a copy of the maker's end of the channel."""
+    script = ("import os, time\n"
+              "from nsnet.process import Process\n"
+              "slot = Process(['nsnet-slot'], slot=True, new={'user'}); slot.prepare()\n"
+              "worker = os.fork()\n"
+              "if worker == 0: time.sleep(60)\n"
+              "print(slot.pid, worker, flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", script], env=environment("/nonexistent"), stdout=subprocess.PIPE,
+                          text=True) as maker:
+        pid, worker = map(int, maker.stdout.readline().split())
+        try:
+            pidfd = os.pidfd_open(pid)
+            maker.kill()
+            assert has_ended(pidfd) and not is_gone(worker)
+            os.close(pidfd)
+        finally:
+            os.kill(worker, signal.SIGKILL)
 
 
 # --- what its command gets ---
