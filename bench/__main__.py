@@ -17,7 +17,9 @@ WARM_UP = 3
 QUICK_ROUNDS, QUICK_WARM_UP = 10, 1
 LINKS, QUICK_LINKS = 1000, 100
 SIZES, QUICK_SIZES = [50, 1024, 4096], [50, 500]
-QUICK_SLOTS: Dict[str, Any] = {"slots": 50, "scale": (20, 50), "seconds": 1.0, "idle": 50}
+SLOTS, QUICK_SLOTS = 1000, 50
+SCALE, QUICK_SCALE = [500, 1000, 2000, 4000], [20, 50]
+SECONDS, QUICK_SECONDS = 30.0, 1.0
 PICTURES = "results"            # the directory beside a document
 
 
@@ -27,9 +29,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     quick = options.quick
     plan = measure.Plan(options.rounds or (QUICK_ROUNDS if quick else 0), QUICK_WARM_UP if quick else WARM_UP,
                         options.links or (QUICK_LINKS if quick else LINKS), options.peers,
-                        options.sizes or (QUICK_SIZES if quick else SIZES), options.huge_pages, quick)
-    if quick:
-        plan = plan._replace(**QUICK_SLOTS)
+                        options.sizes or (QUICK_SIZES if quick else SIZES), options.huge_pages, quick,
+                        options.slots or (QUICK_SLOTS if quick else SLOTS),
+                        options.scale or (QUICK_SCALE if quick else SCALE),
+                        options.seconds or (QUICK_SECONDS if quick else SECONDS))
     wanted = list(scenarios.SCENARIOS) if options.scenario == "all" else [options.scenario]
     try:
         if options.plot or options.report:
@@ -92,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
                       f" separated by commas ({','.join(map(str, SIZES))}; quick: {','.join(map(str, QUICK_SIZES))});"
                       " what does not fit in the memory that is available is left out")
     made.add_argument("--huge-pages", action="store_true", help="for the parents that launch, instead of small ones")
+    made.add_argument("--slots", type=positive, metavar="N",
+                      help=f"slots of bulk and of rss ({SLOTS}; quick: {QUICK_SLOTS})")
+    made.add_argument("--scale", type=sizes, metavar="N", help="slots of scale, separated by commas"
+                      f" ({','.join(map(str, SCALE))}; quick: {','.join(map(str, QUICK_SCALE))})")
+    made.add_argument("--seconds", type=positive, metavar="N",
+                      help=f"of churn, for each contestant ({SECONDS}; quick: {QUICK_SECONDS})")
     made.add_argument("--peers", type=names, metavar="NAMES", default=list(peers.PEERS),
                       help=f"separated by commas, all (as without it), or none ({','.join(peers.PEERS)}); one that is"
                            " not there is left out")

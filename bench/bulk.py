@@ -73,7 +73,7 @@ def bulk(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
         sides: List[Tuple[str, str, Any, int]] = [
             (FLOOR, "straight-line C", field.floor(), slots),
             (FLOOR, "the same, ports up before their peers", field.floor("ports-first"), slots),
-            (OURS, "attach_many(), detach_many()", field.ours(), slots),
+            (OURS, "Netns.new_many(), attach_many(), detach_many()", field.ours(), slots),
             *((name, WAYS[name][0], field.other(name), fewer) for name in present)]
         entries: Dict[str, List[Entry]] = {task: [] for task in STEPS}
         for side, how, made, many in sides:

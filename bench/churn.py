@@ -54,7 +54,7 @@ class Stream:
                 self._network.attach(netns, address=self._address()).detach(wait=False)
 
     def many(self, count: int) -> None:
-        slots = [nsnet.Netns.new(beside=self.host) for _ in range(count)]
+        slots = nsnet.Netns.new_many(count, beside=self.host)
         try:
             self._network.detach_many(self._network.attach_many(
                 [{"netns": netns, "address": self._address()} for netns in slots]))

@@ -29,12 +29,11 @@ FOOT = ("resident memory grows by pages and Python's heap by arenas, so heap and
         " tracemalloc",
         "the kernel's figures are the whole machine's, before and after: whoever else runs is in them. With more CPUs each"
         " slot has more. Pages that the kernel takes by themselves, not from slabs, are not in them")
-LIMIT = 8               # KiB that an idle slot may take of the process
 
 
 def memory(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     """Each way is a new process in a new host, each round; the kernel has cleaned up before the next."""
-    slots = min(room_for(plan.idle), PORTS - idle.FIRST)
+    slots = min(room_for(plan.slots), PORTS - idle.FIRST)
     present, missing = roll_call([name for name in plan.peers if name == "pyroute2"])
     with ExitStack() as opened:
         stage = opened.enter_context(Stage())

@@ -20,18 +20,18 @@ UP, DOWN = (NAMESPACES, BRIDGES, ATTACH), (DETACH,)
 def scale(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     """Every size in turns, in every round."""
     room = room_for(max(plan.scale))
-    sizes = [slots for slots in plan.scale if slots <= room] or [room]
+    sizes = [slots for slots in plan.scale if SHARDS <= slots <= room] or [max(SHARDS, room)]
     with ExitStack() as opened:
         stage = opened.enter_context(Stage())
         field = Field(opened, stage)
         sides: List[Tuple[str, str, Any]] = [(FLOOR, "straight-line C", field.floor()),
-                                             (OURS, "Network.attach_many(), detach_many()", field.ours())]
+                                             (OURS, "Netns.new_many(), ShardedNetwork", field.ours())]
         tasks = []
         for slots in sizes:
             up, down = [], []
             for side, how, made in sides:
                 if made is not None:
-                    rounds = Rounds(made, slots, min(SHARDS, slots))
+                    rounds = Rounds(made, slots, SHARDS)
                     up.append(Entry(side, how, rounds.steps(*UP), rounds.state))
                     down.append(Entry(side, how, rounds.steps(*DOWN), rounds.state))
             tasks += [Task(f"one of {slots}: namespace, bridge, veth pair, port, address, route, carrier", up),

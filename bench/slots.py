@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import nsnet
 from bench.measure import TOTAL, Round
@@ -84,28 +84,32 @@ def look(host: nsnet.Netns, last: nsnet.Netns) -> State:
 # --- who does it ---
 
 class Ours:
-    """nsnet: a Network for each bridge, in a host that nobody else uses."""
+    """nsnet: a Network, or a ShardedNetwork for several bridges, in a host that nobody else uses."""
 
     def __init__(self, host: nsnet.Netns):
         self.host = host
         self._slots: List[nsnet.Netns] = []
-        self._networks: List[nsnet.Network] = []
-        self._attached: List[Sequence[nsnet.Attachment]] = []
+        self._network: Any = None
+        self._attached: Sequence[nsnet.Attachment] = ()
 
     def up(self, slots: int, bridges: int) -> Round:
+        """`bridges`: a power of two."""
         taken: Round = {}
         with _timed(taken, NAMESPACES):
-            self._slots = [nsnet.Netns.new(beside=self.host) for _ in range(slots)]
+            self._slots = nsnet.Netns.new_many(slots, beside=self.host)
         with _timed(taken, BRIDGES):
-            for number in range(bridges):
-                network = nsnet.Network(f"bench-br{number}", address=f"10.{number}.0.1/16", netns=self.host)
-                self._networks.append(network)
-                network.up()
+            if bridges == 1:
+                self._network = nsnet.Network("bench-br", address="10.0.0.1/16", netns=self.host)
+            else:
+                subnet = f"10.0.0.1/{16 - bridges.bit_length() + 1}"        # of which each has a /16
+                self._network = nsnet.ShardedNetwork("bench-br", address=subnet, shards=bridges, netns=self.host)
+            self._network.up()
         with _timed(taken, ATTACH):
-            for number, network in enumerate(self._networks):
-                wanted = [{"netns": netns, "address": f"10.{number}.{place >> 8}.{place & 255}/16"}
-                          for place, netns in enumerate(self._slots[number::bridges], 2)]
-                self._attached.append(network.attach_many(wanted) if wanted else [])
+            wanted = []
+            for number, netns in enumerate(self._slots):
+                place = 2 + number // bridges
+                wanted.append({"netns": netns, "address": f"10.{number % bridges}.{place >> 8}.{place & 255}/16"})
+            self._attached = self._network.attach_many(wanted)
         return taken
 
     @contextmanager
@@ -115,18 +119,17 @@ class Ours:
     def down(self) -> Round:
         taken: Round = {}
         with _timed(taken, DETACH):
-            for network, attached in zip(self._networks, self._attached):
-                network.detach_many(attached)
+            self._network.detach_many(self._attached)
         self.close()
         return taken
 
     def close(self) -> None:
         """All that is there, whatever it is."""
-        for network in self._networks:
-            network.down()
+        if self._network is not None:
+            self._network.down()
         for netns in self._slots:
             netns.close()
-        self._slots, self._networks, self._attached = [], [], []
+        self._slots, self._network, self._attached = [], None, ()
 
 
 @contextmanager
@@ -143,8 +146,8 @@ class SlotsFloor(Floor):
     SOURCE = "slots.c"
 
     def __init__(self, directory: str, *words: str):
+        self._host: Optional[nsnet.Netns] = None
         super().__init__(directory, lambda path: subprocess.Popen([path, *words], **PIPES))
-        self._opened = ExitStack()
 
     def warm(self) -> None:
         self.up(2, 1)
@@ -153,7 +156,9 @@ class SlotsFloor(Floor):
     @property
     def host(self) -> nsnet.Netns:
         """Its namespace, as it is seen from here."""
-        return self._opened.enter_context(nsnet.Netns.of_pid(self._process.pid))
+        if self._host is None:
+            self._host = nsnet.Netns.of_pid(self._process.pid)
+        return self._host
 
     def up(self, slots: int, bridges: int) -> Round:
         taken = {NAMESPACES: self.ask(f"new {slots}")[TOTAL], BRIDGES: self.ask(f"bridges {bridges}")[TOTAL]}
@@ -173,7 +178,8 @@ class SlotsFloor(Floor):
         return taken
 
     def close(self) -> None:
-        self._opened.close()
+        if self._host is not None:
+            self._host.close()
         super().close()
 
 
