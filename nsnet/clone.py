@@ -202,6 +202,7 @@ class Child:
         error = lib.nsnet_spawn(self._job)
         if error < 0:
             raise KernelError(-error, step_name(self._job.step))
+        self._keep.clear()                  # the child has it all; nobody looks where the struct points any more
 
     def write_maps(self, uid_map: str, gid_map: str, deny_setgroups: bool) -> None:
         step = ffi.new("int *")
