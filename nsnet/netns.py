@@ -15,11 +15,12 @@ import _thread as threading             # its locks, likewise
 import errno
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from nsnet import clone, kernel
 from nsnet.errors import KernelError, NoSuchObject, ProtocolError, UsageError
 from nsnet.exchange import Exchange, Outcome, Request, raise_errors
+from nsnet.hints import why_refused         # at once: where no descriptor is left nothing can be imported
 from nsnet.kernel import RECEIVE_BYTES
 from nsnet.objects import Link
 from nsnet.reading import Reading
@@ -124,7 +125,7 @@ class Netns(Verbs, Reading):
         try:
             return cls._new(beside)
         except KernelError as error:
-            _find_hint(error)
+            error.hint = why_refused(error.step, error.errno)
             raise
 
     @classmethod
@@ -196,7 +197,7 @@ class Netns(Verbs, Reading):
                     if left:
                         taken = visits.take()
         except KernelError as error:
-            _find_hint(error)
+            error.hint = why_refused(error.step, error.errno)
             raise
 
     @classmethod
@@ -548,14 +549,6 @@ def _exchange_of(chunk: Sequence[Request]) -> Callable[[int], Exchange]:
     from nsnet.explainer import TracedExchange
 
     return lambda first_seq: TracedExchange(chunk, first_seq, kernel.trace, hex=level > 1)
-
-
-def _find_hint(error: KernelError) -> None:
-    """Why it was refused. Where no descriptor is to be had any more, not even this is imported."""
-    with suppress(OSError, ImportError):
-        from nsnet.hints import why_refused
-
-        error.hint = why_refused(error.step, error.errno)
 
 
 def _maps_of_caller() -> Tuple[str, str]:

@@ -17,6 +17,7 @@ import time
 
 from nsnet import clone, idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
+from nsnet.hints import why_refused
 from nsnet.job import DEVNULL, PIPE, STDOUT, Command, Job, Joinable, own_maps
 from nsnet.netns import Netns
 
@@ -497,8 +498,6 @@ class _explained:
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         if isinstance(error, KernelError):
-            from nsnet.hints import why_refused
-
             error.hint = error.hint or why_refused(error.step, error.errno)
 
 

@@ -24,6 +24,8 @@ from nsnet import idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
 from nsnet.subids import GID, UID
 
+nsnet.spawn         # looked up now: a child here may not be able to read Python's library, from which names are imported
+
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000         # <linux/sched.h>, <linux/mount.h>
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38                                        # <linux/prctl.h>
 NOBODY = 65534

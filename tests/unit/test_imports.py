@@ -22,7 +22,7 @@ SLOW = {"typing", "re", "enum", "inspect", "dataclasses", "socket", "selectors",
 # argparse wants re, which makes enums; who reads or writes a claim wants json; signals that end a command have names.
 SLOW_FOR_A_COMMAND = SLOW - {"re", "enum", "argparse", "json", "signal"}
 # Of ours: what few come to who build a network, or enter one.
-WORDS = {"nsnet.explainer", "nsnet.names", "nsnet.pcap", "nsnet.hints"}
+WORDS = {"nsnet.explainer", "nsnet.names", "nsnet.pcap"}
 FILES = {"nsnet.documents", "nsnet.leases.disk", "nsnet.leases.memory", "nsnet.leases.book", "nsnet.pins"}
 TRAFFIC = {"nsnet.requests.tc", "nsnet.requests.filters", "nsnet.requests.rules"}
 LISTENING = {"nsnet.monitor"}
@@ -37,7 +37,7 @@ COMMANDS = {                    # what must not be imported by a run that does s
     ("show", "nosuch"): (FILES - {"nsnet.pins"}) | WORDS | TRAFFIC | LISTENING | {"nsnet.collection"},
     ("up", "--schema"): (FILES - {"nsnet.pins"}) | WORDS | TRAFFIC | LISTENING | {"nsnet.collection"},
     ("exec", "nosuch", "--", "/bin/true"): NETWORK | WORDS | TRAFFIC | LISTENING | (FILES - {"nsnet.pins"}),
-    ("run", "--", "/bin/true"): NETWORK | FILES | WORDS - {"nsnet.hints"} | TRAFFIC | LISTENING | {
+    ("run", "--", "/bin/true"): NETWORK | FILES | WORDS | TRAFFIC | LISTENING | {
         "nsnet.ownership", "nsnet.declaration"},
     ("explain", "00"): NETWORK | LAUNCH | FILES | {"nsnet.kernel", "nsnet.netns", "nsnet._native", "nsnet.verbs"},
 }
