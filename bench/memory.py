@@ -27,8 +27,8 @@ WAYS = (("attached", OURS, "new namespace, attached"), ("launched", OURS, "parke
 FLOORED = "straight-line C, new namespace, attached"
 FOOT = ("resident memory grows by pages and Python's heap by arenas, so heap and lines are from a run of its own, under"
         " tracemalloc",
-        "the kernel's figures are the whole machine's, before and after: whoever else runs is in them. With more CPUs each"
-        " slot has more. Pages that the kernel takes by themselves, not from slabs, are not in them")
+        "the kernel's figures are the whole machine's, before and after: whoever else runs is in them. With more CPUs"
+        " each slot has more. Pages that the kernel takes by themselves, not from slabs, are not in them")
 
 
 def memory(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:

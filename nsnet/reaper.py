@@ -3,8 +3,8 @@
 The kernel waits for a grace period for each delete, however many links it takes with it; so what is queued while one is
 on its way goes together with the next. And the next waits for company: as long as the last one took, for whoever makes
 and removes one thing after the other has the locks for half of the time then, and a grace period is shared by many.
-The thread lives as long as there is something to do; a process that ends waits for it, one that is killed leaves the rest
-to gc. Knows no links.
+The thread lives as long as there is something to do; a process that ends waits for it, one that is killed leaves the
+rest to gc. Knows no links.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ COMPANY = 0.1                       # seconds that what is queued waits for more
 
 
 class Reaper:
-    """`sweep()` is called, by one thread at a time, as long as something is queued. It asks `taken()` for that; it raises
-    if some of it is not gone.
+    """`sweep()` is called, by one thread at a time, as long as something is queued. It asks `taken()` for that; it
+    raises if some of it is not gone.
     """
 
     def __init__(self, sweep: Callable[[], Any]):

@@ -1,5 +1,4 @@
-"""The queue of removals: what goes together, and what waits for whom. No kernel: a sweep is the test's, and so is the clock.
-"""
+"""The queue of removals: what goes together, and what waits for whom. No kernel: sweep and clock are the test's."""
 
 import threading
 import time
