@@ -62,7 +62,7 @@ def proc_number(pidfd: int, pid: int) -> int:
 
 def _has_our_numbers() -> bool:
     """Whether /proc was mounted for our pid namespace: of one farther out we have several numbers, of another none."""
-    with kernel.Descriptor.of(os.pidfd_open, os.getpid()) as own:
+    with kernel.refused("pidfd"), kernel.Descriptor.of(os.pidfd_open, os.getpid()) as own:
         for line in kernel.read_file(f"/proc/self/fdinfo/{own.fileno()}").splitlines():
             if line.startswith("NSpid:"):
                 return line.split()[1:] == [str(os.getpid())]

@@ -361,7 +361,8 @@ class RtnlSocket:
         run; a packet sent before is lost, and TCP and ARP try again after a second. ETHTOOL_GLINK waits for it
         (ethtool_op_get_link() calls linkwatch_sync_dev()). On older kernels it only asks.
         """
-        found = self._with_fd(lib.nsnet_nl_carrier, _ifname_bytes(ifname))
+        name = _ifname_bytes(ifname)
+        found = self._with_fd(lib.nsnet_nl_carrier, name)
         if found < 0:
             raise KernelError(-found, f"carrier of {ifname}")
         return bool(found)

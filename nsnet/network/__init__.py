@@ -4,8 +4,8 @@ Knows the order in which a bridge, a veth pair and a container's end are made an
 every failure undoes what its call did. Says nothing to a person: whoever wants to show the steps passes `on_step`.
 
 The pipeline: `launch` clones first; while the child makes its network namespace on another CPU, the bridge is built; then
-the child's id maps are written and its own rtnetlink socket comes up, through which its end is configured. Three
-exchanges in all, and no setns.
+the child's id maps are written and its own rtnetlink socket comes up, through which its end is configured; the bridge's port
+comes up last. Four exchanges in all, and no setns.
 
 Lifetimes. "process": until down(), or until gc finds that the process which brought it up has died; the lock on its
 claim is held meanwhile. "declared": until down(), by whatever process; "attachments": the same, but it goes with its

@@ -223,7 +223,7 @@ class Attaching(Base):
             return ()
         spec = one.spec
         return (f"create veth pair {spec.host_ifname}, {spec.ifname}",
-                f"set {spec.host_ifname}'s master to {self.bridge} and enable it",
+                f"set {spec.host_ifname}'s master to {self.bridge}",
                 f"{spec.ifname} is born in the container's netns" + (f" as {spec.lladdr}" if spec.lladdr else ""))
 
     def _words_of_end(self, one: "Job") -> Tuple[str, ...]:
@@ -231,7 +231,8 @@ class Attaching(Base):
             return ()
         spec = one.spec
         return ("enable lo", *(f"assign {address} to {spec.ifname}" for address in spec.addresses),
-                f"enable {spec.ifname}", *(f"default route via {via}" for via in spec.gateways))
+                f"enable {spec.ifname}", *(f"default route via {via}" for via in spec.gateways),
+                f"enable {spec.host_ifname}")
 
     def _start(self, one: "Job") -> None:
         with self._step("execve", f"run {os.fsdecode(one.container.args[0])} with capabilities: "

@@ -24,7 +24,9 @@ import traceback
 import nsnet
 import nsnet.process                                        # who launches keeps the memory that children execute
 from nsnet import kernel
+from nsnet.clone import image
 
+image.fileno()                                              # made at the first launch, and kept
 LIBC = ctypes.CDLL(None, use_errno=True)
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts")
 STATUS = {"Umask", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Threads", "SigBlk", "SigIgn", "SigCgt", "SigPnd",
