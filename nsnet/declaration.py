@@ -57,7 +57,8 @@ class AttachmentSpec(NamedTuple):
     """One end of a veth pair in a namespace, and what the namespace is of; the fields are the keys, checked.
 
     `addresses`: none if they are to be found (`auto`). `gateways`: those of the default routes, one of each family.
-    `host_ifname`, `lladdr`, `mtu`: None for what is derived or the network's. `new`, `capabilities`: in a fixed order.
+    `host_ifname`, `lladdr`, `mtu`: None for what is derived or the network's. `queues`: of each end.
+    `new`, `capabilities`: in a fixed order.
     `sysctls`, `env`: (name, text) pairs as given. `rlimits`: (name, soft, hard). `stdin`, ...: a path, None for null.
     """
 
@@ -72,6 +73,7 @@ class AttachmentSpec(NamedTuple):
     host_ifname: Optional[str]
     lladdr: Optional[str]
     mtu: Optional[int]
+    queues: int
     default_route: bool
     routes: Tuple[RouteSpec, ...]
     sysctls: Tuple[Tuple[str, str], ...]
@@ -206,6 +208,7 @@ ATTACHMENT = (
     Key("host_ifname", kinds.IFNAME, "the name of the link at the bridge; derived if not given"),
     Key("lladdr", kinds.LLADDR, "the MAC of its link; derived if not given"),
     Key("mtu", kinds.MTU, "bytes; the network's if not given"),
+    Key("queues", kinds.QUEUES, "of each end, to send and to receive; more cost more to make, and serve more CPUs at once", 1),
     Key("default_route", kinds.BOOL, "whether its default routes are via the bridge's addresses", True),
     Key("routes", kinds.Kind(_routes, kinds.list_of({"$ref": "#/$defs/route"}),
                              lambda checked: [as_dict(item) for item in checked]), "further routes", ()),

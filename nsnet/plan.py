@@ -100,7 +100,7 @@ def make_pair(net: Verbs, spec: AttachmentSpec, claim: Claim, bridge: LinkRef, n
     A port needs no address of its own, IPv6 would give it one, and the kernel a route to it.
     """
     host_end, end = net.add_veth(spec.host_ifname, peer=spec.ifname, peer_netns=netns, peer_lladdr=lladdr, mtu=spec.mtu,
-                                 group=claim.group, master=bridge, queues=1,
+                                 group=claim.group, master=bridge, queues=spec.queues,
                                  lladdr=_lladdr_of_port(spec.host_ifname) if claim.adopted else None)
     net.set_link(host_end, ifalias=claim.mark_of(spec.host_ifname), link_local=False)
     return host_end, end

@@ -53,8 +53,8 @@ class Pool:
     """
 
     def __init__(self, network: Network, *, size: int, low: Optional[int] = None, ifname: str = "eth0",
-                 mtu: Optional[int] = None, routes: Sequence[Mapping[str, Any]] = (), sysctls: Mapping[str, Any] = {},
-                 default_route: bool = True, new: Iterable[str] = ("user", "net"),
+                 mtu: Optional[int] = None, queues: int = 1, routes: Sequence[Mapping[str, Any]] = (),
+                 sysctls: Mapping[str, Any] = {}, default_route: bool = True, new: Iterable[str] = ("user", "net"),
                  join: Optional[Mapping[str, job.Joinable]] = None, uid_map: Optional[idmap.Maps] = None,
                  gid_map: Optional[idmap.Maps] = None, setgroups: Optional[bool] = None, hostname: Optional[str] = None,
                  proc: bool = False, cgroup: Union[None, int, str, os.PathLike] = None):
@@ -66,7 +66,8 @@ class Pool:
         new = tuple(new) if not isinstance(new, str) else new
         place = {"new": new, "join": join, "uid_map": uid_map, "gid_map": gid_map, "setgroups": setgroups,
                  "hostname": hostname, "proc": proc}
-        links = {"ifname": ifname, "mtu": mtu, "routes": routes, "sysctls": sysctls, "default_route": default_route}
+        links = {"ifname": ifname, "mtu": mtu, "queues": queues, "routes": routes, "sysctls": sysctls,
+                 "default_route": default_route}
         network.check(**links)
         self._slot = {**place, **links, "cgroup": cgroup, "argv": _SLOT, "env": {}, "slot": True}
         outer = network.netns.userns_fd             # as the network has it joined

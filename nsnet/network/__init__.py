@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Network", "Step", "inspect", "take_down"]
 
 Addresses: TypeAlias = "Union[str, Address, Iterable[Union[str, Address]]]"
-_PLACE = ("address", "ifname", "host_ifname", "lladdr", "name", "mtu", "routes", "sysctls", "default_route")
+_PLACE = ("address", "ifname", "host_ifname", "lladdr", "name", "mtu", "queues", "routes", "sysctls", "default_route")
 
 
 class Network(Repairing):
@@ -165,14 +165,15 @@ class Network(Repairing):
 
     def launch(self, argv: Sequence[str], *, address: Addresses = "auto", ifname: str = "eth0",
                host_ifname: Optional[str] = None, lladdr: Optional[str] = None, name: Optional[str] = None,
-               mtu: Optional[int] = None, routes: Sequence[Mapping[str, Any]] = (), sysctls: Mapping[str, Any] = {},
-               default_route: bool = True, capabilities: Iterable[str] = (), hold: bool = False,
-               new: Iterable[str] = ("user", "net"), **options: Any) -> Container:
+               mtu: Optional[int] = None, queues: int = 1, routes: Sequence[Mapping[str, Any]] = (),
+               sysctls: Mapping[str, Any] = {}, default_route: bool = True, capabilities: Iterable[str] = (),
+               hold: bool = False, new: Iterable[str] = ("user", "net"), **options: Any) -> Container:
         """Run a command in new user and network namespaces, attached to the bridge (which is brought up if it is not).
 
         `address`: with prefix, in the bridge's subnet; several for v4 and v6; "auto": one of each family that nobody has,
         the same again for the same `name`. `ifname`, `host_ifname`: the veth's ends; the host's is random by default.
         `lladdr`: the container end's MAC; the kernel's choice, or for one with a `name` the same each time. `mtu`: bytes.
+        `queues`: of each end of the veth pair; one is the fastest to make, more serve as many CPUs at once.
         `routes`: {"dst": network, "via": ip, "metric": number} each. `sysctls`: below net, such as
         {"net.ipv4.ip_unprivileged_port_start": 0}; set before its link is up.
         `capabilities`: exactly those it has. `hold`: return with the network ready and the child parked before execve.
@@ -184,17 +185,17 @@ class Network(Repairing):
         call did is undone.
         """
         given = _given(address=address, ifname=ifname, host_ifname=host_ifname, lladdr=lladdr, name=name, mtu=mtu,
-                       routes=routes, sysctls=sysctls, default_route=default_route)
+                       queues=queues, routes=routes, sysctls=sysctls, default_route=default_route)
         return self.launch_many([{"argv": argv, "new": new, "capabilities": capabilities, **options, **given}],
                                 hold=hold)[0]
 
     def attach(self, netns: Netns, *, address: Addresses = "auto", ifname: str = "eth0",
                host_ifname: Optional[str] = None, lladdr: Optional[str] = None, name: Optional[str] = None,
-               mtu: Optional[int] = None, routes: Sequence[Mapping[str, Any]] = (), sysctls: Mapping[str, Any] = {},
-               default_route: bool = True) -> Attachment:
+               mtu: Optional[int] = None, queues: int = 1, routes: Sequence[Mapping[str, Any]] = (),
+               sysctls: Mapping[str, Any] = {}, default_route: bool = True) -> Attachment:
         """Attach an existing network namespace; arguments as for `launch`. Undoes what it did if a step fails."""
         given = _given(address=address, ifname=ifname, host_ifname=host_ifname, lladdr=lladdr, name=name, mtu=mtu,
-                       routes=routes, sysctls=sysctls, default_route=default_route)
+                       queues=queues, routes=routes, sysctls=sysctls, default_route=default_route)
         return self.attach_many([{"netns": netns, **given}])[0]
 
     def launch_many(self, wanted: Sequence[Mapping[str, Any]], *, hold: bool = False) -> List[Container]:

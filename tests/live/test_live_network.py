@@ -113,6 +113,13 @@ def test_both_ends_have_the_mtu_of_the_network(host):
         assert {ip_link(netns, ifname)["mtu"] for netns, ifname in ends} == {1400}
 
 
+def test_both_ends_have_as_many_queues_as_were_asked_for(host):
+    with network_on(host) as network, launch(network, queues=3) as container:
+        for netns, ifname in ((host, HOST_END), (container.netns, END)):
+            link = ip_link(netns, ifname)
+            assert link["num_tx_queues"] == link["num_rx_queues"] == 3
+
+
 def test_the_bridges_mac_stays_when_ports_come(host):
     with network_on(host, lladdr="02:00:00:00:00:01") as network:
         with launch(network):
