@@ -29,7 +29,7 @@ def relay(parts: Sequence[Any], make: Callable[[Any], None], send: Callable[[Any
             sending.finish()
     except BaseException:
         if sending is not None:
-            sending.wait()
+            sending.withdraw()
         raise
 
 
@@ -39,18 +39,19 @@ class _Sending:
     def __init__(self, send: Callable[[Any], None], part: Any):
         self._send, self._part = send, part
         self._error: Optional[BaseException] = None
-        self._begun = False
+        self._turn = threading.RLock()      # whose it is: that of who sends it, or of who takes it back before
         self._ended = threading.Event()
 
     def start(self) -> None:
         """In a thread, or here if there can be none."""
-        self._begun = True
         try:
             threading.Thread(target=self._run, name="nsnet-relay").start()
         except RuntimeError:
             self._run()
 
     def _run(self) -> None:
+        if not self._turn.acquire(False):
+            return
         try:
             self._send(self._part)
         except BaseException as error:      # told to who waits
@@ -58,19 +59,25 @@ class _Sending:
         finally:
             self._ended.set()
 
-    def wait(self) -> None:
+    def finish(self) -> None:
+        """Wait until it has ended, and raise its error."""
+        self._wait()
+        if self._error is not None:
+            raise self._error
+
+    def withdraw(self) -> None:
+        """Have it not sent, if that has not begun: its thread may never have come to be. Else wait until it has ended."""
+        self._wait(withdrawn=True)
+
+    def _wait(self, withdrawn: bool = False) -> None:
         """Until it has ended, whatever interrupts: what is undone next must not be under way. The interrupt comes then."""
         interrupted: Optional[BaseException] = None
-        while self._begun and not self._ended.is_set():
+        while not self._ended.is_set():
             try:
+                if withdrawn and self._turn.acquire(False):
+                    self._ended.set()
                 self._ended.wait()
             except BaseException as error:
                 interrupted = error
         if interrupted is not None:
             raise interrupted
-
-    def finish(self) -> None:
-        """The same, and raise its error."""
-        self.wait()
-        if self._error is not None:
-            raise self._error

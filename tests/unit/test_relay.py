@@ -97,3 +97,24 @@ def test_where_no_thread_can_be_started_it_is_sent_here(monkeypatch):
     sent = []
     relay([1, 2], lambda part: None, sent.append)
     assert sent == [1, 2]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_an_interrupt_while_a_thread_starts_waits_for_none_that_never_does(monkeypatch, started):
+    sent = []
+
+    class Interrupted(threading.Thread):
+        def start(self):
+            if started:
+                super().start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        relay([1, 2], lambda part: None, sent.append)
+    monkeypatch.undo()
+    before = list(sent)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(20)
+    assert sent == before and sent in ([], [1]), "it was sent after relay() had raised"
