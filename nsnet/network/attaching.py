@@ -40,6 +40,8 @@ class Attaching(Base):
             self._make(jobs, began, hold)
             self._finish(jobs)
         except BaseException as error:
+            for one in jobs:                    # undoing may need the descriptors, if there are no others left
+                one.close()
             if isinstance(error, NotPermitted) and began:
                 error.hint = ("no CAP_NET_ADMIN over this network namespace; netns=nsnet.Netns.host() makes a private"
                               " host")
@@ -321,11 +323,11 @@ class Attaching(Base):
         if began:
             self._down()
             return
-        ours = [one for one in jobs if self._claim.attachments.get(one.spec.host_ifname, {}).get("id") == one.id]
-        for one in ours:
-            name = one.spec.host_ifname
-            removal.link(self.netns, self._claim, self._claim.attachments[name].get("index") or name,
-                         Deadline(removal.TIMEOUT))
+        entries = self._claim.attachments
+        ours = [one for one in jobs if entries.get(one.spec.host_ifname, {}).get("id") == one.id]
+        if ours:
+            removal.several(self.netns, self._claim, [entries[one.spec.host_ifname].get("index") or one.spec.host_ifname
+                                                      for one in ours], Deadline(removal.TIMEOUT))
         names = [one.spec.host_ifname for one in ours if not one.again]      # else it is what was there before
         if names:
             self._drop(names)
