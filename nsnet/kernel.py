@@ -298,7 +298,8 @@ class RtnlSocket:
         return exchange, memory
 
     def _end(self, exchange):
-        self._interrupted = False
+        if (exchange.last_seq + 1) & 0xFFFFFFFF == self._next_seq:     # else another talk has been begun since
+            self._interrupted = False
         if not exchange.done:
             raise NsnetError("netlink: the last answer of the batch did not parse as one")
         return exchange
