@@ -468,7 +468,8 @@ def _netns_of(fd: Union[int, _socket.socket]) -> Descriptor:
     try:
         return Descriptor.of(fcntl.ioctl, fd, SIOCGSKNS)
     except OSError as error:
-        raise KernelError(error.errno, "netns descriptor", "SIOCGSKNS needs CAP_NET_ADMIN there") from None
+        detail = "SIOCGSKNS needs CAP_NET_ADMIN there" if error.errno == errno.EPERM else None
+        raise KernelError(error.errno, "netns descriptor", detail) from None
 
 
 def netns_identity(view: _socket.socket) -> str:

@@ -210,8 +210,9 @@ class Attaching(Base):
     def _sync_carriers(self, jobs: "List[Job]") -> None:
         """Both ends got carrier just now; the bridge gets it from its port. In this order, or the first packet is lost."""
         for one in jobs:
-            one.netns.sync_carrier(one.end)
-            self.netns.sync_carrier(one.host_end)
+            with self._saying_of(one):
+                one.netns.sync_carrier(one.end)
+                self.netns.sync_carrier(one.host_end)
         self.netns.sync_carrier(self._ref)
 
     def _configure(self, jobs: "List[Job]", part: int) -> None:
