@@ -152,6 +152,36 @@ def test_what_goes_wrong_is_told_once_and_tried_again_slowly(network, monkeypatc
         network.detach_many(taken)
 
 
+@pytest.mark.parametrize("fewer", [nsnet.Pool.drain, lambda pool: pool.resize(1)])
+def test_whoever_waits_for_more_than_there_are_to_be_waits_no_longer(network, monkeypatch, fewer):
+    monkeypatch.setattr(nsnet.pool, "_PAUSE", 1000)
+    refusing = Refusing(monkeypatch)
+    with nsnet.Pool(network, size=1) as pool:
+        refusing.error = nsnet.KernelError(errno.ENOSPC, "sabotage")
+        pool.resize(2)
+        with pytest.raises(nsnet.KernelError, match="sabotage"):
+            pool.fill(PATIENCE)
+        filling = threading.Thread(target=pool.fill, daemon=True)
+        filling.start()
+        while not pool._waiting["fill"]:
+            os.sched_yield()
+        fewer(pool)
+        filling.join(PATIENCE)
+        assert not filling.is_alive()
+
+
+@pytest.mark.parametrize("end", [nsnet.Pool.close, nsnet.Pool.drain])
+def test_what_comes_back_when_none_are_wanted_goes(network, monkeypatch, end):
+    def take(*_):
+        end(pool)
+        raise nsnet.KernelError(errno.E2BIG, "handover")
+    with nsnet.Pool(network, size=2) as pool:
+        monkeypatch.setattr(nsnet.Container, "take", take)
+        with pytest.raises(nsnet.KernelError, match="handover"):
+            pool.launch(TRUE)
+        assert pool.ready == 0 and wholly(network, pool)
+
+
 def test_whoever_waits_is_told(network, monkeypatch):
     refusing = Refusing(monkeypatch)
     refusing.error = nsnet.KernelError(errno.ENOSPC, "sabotage")
