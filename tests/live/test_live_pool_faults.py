@@ -99,6 +99,26 @@ def test_a_command_that_ends_every_slot_is_an_error_at_last(network, monkeypatch
         assert refused.value.errno == errno.ECHILD and pool.ready == 1 and wholly(network, pool)
 
 
+@pytest.mark.parametrize("step, limits", [("receive", {resource.RLIMIT_NOFILE: (50, 50)}), ("go", {})])
+def test_a_slot_that_is_ended_while_it_is_told_is_closed_by_nobody_until_then(network, monkeypatch, step, limits):
+    """The number of its channel, or its pid, would be another's meanwhile."""
+    def call(child, real=getattr(clone.Child, step)):
+        if not ending:
+            ending.append(threading.Thread(target=network.down))
+            ending[0].start()
+            assert has_ended(child.pidfd)
+            ending[0].join(0.1)
+            still.append(child.pidfd >= 0)
+        return real(child)
+    with nsnet.Pool(network, size=2, low=0) as pool:
+        network.settle()
+        ending, still = [], []
+        monkeypatch.setattr(clone.Child, step, call)
+        with pool.launch(CAT, stdin=nsnet.PIPE, rlimits=limits, timeout=PATIENCE) as container:
+            ending[0].join(PATIENCE)
+            assert still == [True] and container.poll() is None
+
+
 def test_a_command_that_fails_is_the_end_of_its_slot_and_of_nothing_else(network, tmp_path):
     (tmp_path / "text").write_text("no program")
     (tmp_path / "text").chmod(0o755)
