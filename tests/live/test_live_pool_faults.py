@@ -110,7 +110,7 @@ def test_a_slot_that_is_ended_while_it_is_told_is_closed_by_nobody_until_then(ne
             ending[0].join(0.1)
             still.append(child.pidfd >= 0)
         return real(child)
-    with nsnet.Pool(network, size=2, low=0) as pool:
+    with nsnet.Pool(network, size=1) as pool:
         network.settle()
         ending, still = [], []
         monkeypatch.setattr(clone.Child, step, call)
