@@ -116,7 +116,7 @@ def test_a_slot_that_is_ended_while_it_is_told_is_closed_by_nobody_until_then(ne
         monkeypatch.setattr(clone.Child, step, call)
         with pool.launch(CAT, stdin=nsnet.PIPE, rlimits=limits, timeout=PATIENCE) as container:
             ending[0].join(PATIENCE)
-            assert still == [True] and container.poll() is None
+            assert still == [True] and not container.is_slot
 
 
 def test_a_command_that_fails_is_the_end_of_its_slot_and_of_nothing_else(network, tmp_path):
