@@ -138,9 +138,9 @@ NSNET_BARE static long make_channel(int boot)
 	return ends[1];
 }
 
-/* Until it says something. End of the channel means that it is gone, and so are we; its own end (a pidfd, or -1) as well, for
- * whoever was forked by it may hold the other end of the channel. */
-NSNET_BARE static void wait_for_parent(int channel, int parent_fd)
+/* Until it says something, or has room for what we say (`events`). End of the channel means that it is gone, and so are we; its
+ * own end (a pidfd, or -1) as well, for whoever was forked by it may hold the other end of the channel. */
+NSNET_BARE static void wait_for_parent(int channel, int parent_fd, short events)
 {
 	struct pollfd files[2];
 	long got;
@@ -149,7 +149,8 @@ NSNET_BARE static void wait_for_parent(int channel, int parent_fd)
 		zero(files, sizeof(files));
 		files[0].fd = channel;
 		files[1].fd = parent_fd;
-		files[0].events = files[1].events = POLLIN;
+		files[0].events = events;
+		files[1].events = POLLIN;
 		got = raw_syscall5(SYS_ppoll, files, 2, 0, 0, 0);
 		if (got < 0 && got != -EINTR)
 			child_exit(127);
@@ -220,7 +221,7 @@ NSNET_BARE long child_receive(int channel, int parent_fd, uint32_t magic, uint32
 	fds = (int *)(void *)((char *)*packed + head.total);
 	while (have < head.total) {
 		if (have)
-			wait_for_parent(channel, parent_fd);
+			wait_for_parent(channel, parent_fd, POLLIN);
 		got = receive_part(channel, (char *)*packed + have, head.total - have, fds + n_fds, head.n_fds - n_fds, &n);
 		if (got <= 0)
 			return got < 0 ? got : -EPIPE;
@@ -486,7 +487,7 @@ NSNET_BARE static void wait_for_go(const struct nsnet_spawn *job, int channel)
 	char go;
 	long got;
 
-	wait_for_parent(channel, job->parent_fd);
+	wait_for_parent(channel, job->parent_fd, POLLIN);
 	do {
 		got = raw_syscall6(SYS_recvfrom, channel, RAW_ARG(&go), 1, 0, 0, 0);
 	} while (got == -EINTR);
@@ -577,6 +578,23 @@ NSNET_BARE static long write_own_maps(const struct nsnet_spawn *job, int proc, i
 	return hide();
 }
 
+/* A slot's own, to be written when it is known. It belongs to us only while we may be looked into: see above. Other than an image,
+ * a copy of the parent's memory is not to be seen for that. */
+NSNET_BARE static long open_score(const struct nsnet_spawn *job, int proc)
+{
+	long is_hidden = !raw_prctl(PR_GET_DUMPABLE, 0, 0), fd, err = 0;
+
+	if (is_hidden && job->image_fd < 0)
+		return -EACCES;
+	if (is_hidden)
+		err = raw_prctl(PR_SET_DUMPABLE, 1, 0);
+	if (err < 0)
+		return err;
+	fd = raw_syscall4(SYS_openat, proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0);
+	err = is_hidden ? hide() : 0;
+	return err < 0 ? err : fd;
+}
+
 NSNET_BARE static long set_loopback_up(int socket)
 {
 	struct ifreq request;
@@ -649,6 +667,7 @@ NSNET_BARE static void do_sysctls(const struct nsnet_spawn *job, int channel)
 		if (row->size)		/* of the kernel: there is none on a thread's small stack */
 			room = raw_syscall6(SYS_mmap, 0, row->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		result = room < 0 && room > -4096 ? room : child_sysctl(row, (char *)room);
+		wait_for_parent(channel, job->parent_fd, POLLOUT);
 		if (tell_result(channel, result, (char *)room) < 0)
 			child_exit(127);
 		if (row->value && result < 0)
@@ -670,6 +689,7 @@ NSNET_BARE static void make_more(const struct nsnet_spawn *job, int channel)
 		socket = raw_syscall3(SYS_socket, job->socket_family, job->socket_type | SOCK_CLOEXEC, job->socket_protocol);
 		if (socket < 0)
 			give_up(channel, NSNET_STEP_SOCKET, socket);
+		wait_for_parent(channel, job->parent_fd, POLLOUT);
 		err = report(channel, NSNET_STEP_READY, 0, (int)socket);
 		if (err < 0)
 			give_up(channel, NSNET_STEP_HANDOVER, err);
@@ -815,7 +835,7 @@ NSNET_BARE static struct nsnet_command *receive_command(struct nsnet_spawn *job,
 	own.fds[0] = channel;
 	own.fds[1] = &job->parent_fd;
 	own.count = job->parent_fd >= 0 ? 2 : 1;
-	wait_for_parent(*channel, job->parent_fd);
+	wait_for_parent(*channel, job->parent_fd, POLLIN);
 	err = forget_signals();
 	if (err < 0)
 		give_up(*channel, NSNET_STEP_SIGNALS, err);
@@ -883,8 +903,8 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 		if (proc < 0 && (job->oom_score_adj || job->uid_map))
 			give_up(channel, NSNET_STEP_PROC, proc);
 	}
-	if (job->slot)				/* while it belongs to us; most commands have no use for it */
-		score = proc < 0 ? proc : raw_syscall4(SYS_openat, proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0);
+	if (job->slot && !job->moves_pid)	/* while it belongs to us; most commands have no use for it */
+		score = proc < 0 ? proc : open_score(job, proc);
 	if (job->oom_score_adj)			/* with the caller's power, which may be needed */
 		TRY(NSNET_STEP_OOM_SCORE_ADJ, write_file(proc, "self/oom_score_adj", job->oom_score_adj));
 	TRY(NSNET_STEP_SETNS, join_namespaces(job));
@@ -902,6 +922,8 @@ NSNET_BARE static void child_main(struct nsnet_spawn *job, int channel)
 	} else if (flags & CLONE_NEWUSER) {		/* now the parent writes the maps, and we go on */
 		TRY(NSNET_STEP_HANDOVER, report(channel, NSNET_STEP_USERNS, 0, -1));
 	}
+	if (job->slot && job->moves_pid)	/* that of its first self is of no use */
+		score = proc < 0 ? proc : open_score(job, proc);
 	if (proc >= 0)
 		raw_syscall1(SYS_close, proc);
 	if (flags & ~early)
@@ -989,6 +1011,7 @@ NSNET_BARE void child_of_memory(struct birth *birth)
 
 	if (err < 0 || watch_parent(job) < 0)
 		child_exit(127);
+	job->image_fd = -1;			/* we are none */
 	own_descriptors(job, &own, &channel, NULL);
 	err = arrange_descriptors(&job->command, &own);
 	if (err < 0)

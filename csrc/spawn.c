@@ -95,6 +95,8 @@ static int wait_for_channel(const struct nsnet_spawn *job, short events)
 	struct pollfd file = { .fd = job->channel, .events = events };
 	siginfo_t info;
 
+	if (file.fd < 0)
+		return -ECHILD;			/* it was ended */
 	for (;;) {
 		int ready = poll(&file, 1, STOPPED_MS);
 

@@ -181,14 +181,14 @@ class Pool:
             self._waiting[who] -= 1
 
     def _put_back(self, hand: List[Container]) -> None:
-        """Whoever was not told anything can still be told; the others go."""
+        """Whoever was not told anything can still be told, if one is wanted; the others go."""
         while hand:
-            if not hand[0].is_slot:
-                self._lose(hand)
-                continue
             with self._turn:
-                self._ready.extend(starmap(hand.pop, ((),)))
-                self._news.notify()
+                if hand[0].is_slot and self._missing > 0 and not self._closing:
+                    self._ready.extend(starmap(hand.pop, ((),)))
+                    self._news.notify()
+                    continue
+            self._lose(hand)
 
     def _lose(self, hand: List[Container]) -> None:
         """It is gone, or goes; nobody waits for its veth pair."""
@@ -216,6 +216,7 @@ class Pool:
             self._size = self._target = size
             self._start()
             self._work.notify()
+            self._news.notify_all()                 # whoever waits for more than there are to be now
         self._give_back(size)
 
     def drain(self) -> None:
@@ -224,6 +225,7 @@ class Pool:
         with self._turn:
             self._check_open()
             self._target = 0
+            self._news.notify_all()                 # likewise
         self._give_back(0)
 
     def _give_back(self, keep: int) -> None:

@@ -14,6 +14,7 @@ import resource
 import select
 import sys
 import time
+from contextlib import suppress
 
 from nsnet import clone, idmap, kernel, subids
 from nsnet.errors import KernelError, UsageError
@@ -49,6 +50,7 @@ class Process:
         self._child: Optional[clone.Child] = None
         self._userns: Optional[kernel.Descriptor] = None
         self._reaping = threading.RLock()           # a signal handler may ask while its thread does
+        self._telling = threading.RLock()           # whoever speaks with a parked child; before _reaping
         self._parked = False
         self._slot = False                          # parked without a command
         self._where: Optional[Tuple[int, int]] = None       # a slot's directory; None: not known
@@ -130,6 +132,10 @@ class Process:
         Raises KernelError with the step that failed in the child ("execve", "capabilities", "chdir", ...); the process
         is gone then.
         """
+        with self._telling:
+            self._go()
+
+    def _go(self) -> None:
         if not self._parked or self._slot:
             raise UsageError(f"process {self.pid}: " + ("it has no command yet" if self._slot else "it has gone already"))
         if self.returncode is not None:
@@ -151,6 +157,10 @@ class Process:
         """
         if not self._slot:
             raise UsageError(f"process {self.pid}: expected a slot that has no command yet")
+        with self._telling:
+            return self._take(command, hold)
+
+    def _take(self, command: Command, hold: bool) -> bool:
         waits = hold or bool(command.rlimits)       # else it would be off before they are set
         spec = {**command.spec, "waits": int(waits)}
         try:
@@ -345,7 +355,11 @@ class Process:
         """Kill, collect, close: nothing of it stays. In a fork of the process that made it, only close."""
         if self.pidfd < 0:
             return
-        with self._reaping:             # whoever waits in another thread finds the returncode
+        speaking = self._telling if self._child.ours else self._reaping     # a fork does not wait for a thread that it has not
+        if self._parked and self._child.ours:
+            with suppress(KernelError):     # whom we may not kill is let go
+                self.kill()                 # then whoever speaks with it, in another thread, is done at once
+        with speaking, self._reaping:       # and whoever waits there finds the returncode
             try:
                 self._child.end()
                 self._collect_if_possible()

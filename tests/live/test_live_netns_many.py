@@ -13,8 +13,8 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 
 import nsnet
-from live_helpers import (CLONE_NEWUSER, IS_ROOT, LIBC, NS_GET_USERNS, check, descriptors, environment, ifnames, needs,
-                          threads, which)
+from live_helpers import (CLONE_NEWUSER, IS_ROOT, LIBC, NS_GET_USERNS, check, descriptors, environment, has_ended, ifnames,
+                          is_gone, needs, threads, which)
 from nsnet import clone, kernel
 from nsnet.errors import KernelError, UsageError
 
@@ -237,6 +237,26 @@ def test_a_fork_in_the_middle_takes_nothing_and_waits_for_nobody(beside):
             rest = list(making)
         with held(rest):
             assert len({netns.identity for netns in rest} | {first.identity if not first.closed else ""}) == 60
+
+
+def test_who_makes_them_ends_with_its_maker_though_a_fork_of_that_lives():
+    """It has said all that there is room for; the fork has a copy of the maker's end of the channel."""
+    script = ("import os, time\n"
+              "from nsnet import clone\n"
+              f"visits = clone.Visits(5000, *{tuple(map(int, ROUTE))}, threads=1, maps={MAPS})\n"
+              "worker = os.fork()\n"
+              "if worker == 0: time.sleep(60)\n"
+              "print(visits._job.child.pid, worker, flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", script], env=environment("/nonexistent"), stdout=subprocess.PIPE,
+                          text=True) as maker:
+        pid, worker = map(int, maker.stdout.readline().split())
+        try:
+            pidfd = os.pidfd_open(pid)
+            maker.kill()
+            assert has_ended(pidfd) and not is_gone(worker)
+            os.close(pidfd)
+        finally:
+            os.kill(worker, signal.SIGKILL)
 
 
 # --- what it costs ---

@@ -99,6 +99,26 @@ def test_a_command_that_ends_every_slot_is_an_error_at_last(network, monkeypatch
         assert refused.value.errno == errno.ECHILD and pool.ready == 1 and wholly(network, pool)
 
 
+@pytest.mark.parametrize("step, limits", [("receive", {resource.RLIMIT_NOFILE: (50, 50)}), ("go", {})])
+def test_a_slot_that_is_ended_while_it_is_told_is_closed_by_nobody_until_then(network, monkeypatch, step, limits):
+    """The number of its channel, or its pid, would be another's meanwhile."""
+    def call(child, real=getattr(clone.Child, step)):
+        if not ending:
+            ending.append(threading.Thread(target=network.down))
+            ending[0].start()
+            assert has_ended(child.pidfd)
+            ending[0].join(0.1)
+            still.append(child.pidfd >= 0)
+        return real(child)
+    with nsnet.Pool(network, size=1) as pool:
+        network.settle()
+        ending, still = [], []
+        monkeypatch.setattr(clone.Child, step, call)
+        with pool.launch(CAT, stdin=nsnet.PIPE, rlimits=limits, timeout=PATIENCE) as container:
+            ending[0].join(PATIENCE)
+            assert still == [True] and not container.is_slot
+
+
 def test_a_command_that_fails_is_the_end_of_its_slot_and_of_nothing_else(network, tmp_path):
     (tmp_path / "text").write_text("no program")
     (tmp_path / "text").chmod(0o755)
@@ -150,6 +170,36 @@ def test_what_goes_wrong_is_told_once_and_tried_again_slowly(network, monkeypatc
                 call()
         assert refusing.calls == 2
         network.detach_many(taken)
+
+
+@pytest.mark.parametrize("fewer", [nsnet.Pool.drain, lambda pool: pool.resize(1)])
+def test_whoever_waits_for_more_than_there_are_to_be_waits_no_longer(network, monkeypatch, fewer):
+    monkeypatch.setattr(nsnet.pool, "_PAUSE", 1000)
+    refusing = Refusing(monkeypatch)
+    with nsnet.Pool(network, size=1) as pool:
+        refusing.error = nsnet.KernelError(errno.ENOSPC, "sabotage")
+        pool.resize(2)
+        with pytest.raises(nsnet.KernelError, match="sabotage"):
+            pool.fill(PATIENCE)
+        filling = threading.Thread(target=pool.fill, daemon=True)
+        filling.start()
+        while not pool._waiting["fill"]:
+            os.sched_yield()
+        fewer(pool)
+        filling.join(PATIENCE)
+        assert not filling.is_alive()
+
+
+@pytest.mark.parametrize("end", [nsnet.Pool.close, nsnet.Pool.drain])
+def test_what_comes_back_when_none_are_wanted_goes(network, monkeypatch, end):
+    def take(*_):
+        end(pool)
+        raise nsnet.KernelError(errno.E2BIG, "handover")
+    with nsnet.Pool(network, size=2) as pool:
+        monkeypatch.setattr(nsnet.Container, "take", take)
+        with pytest.raises(nsnet.KernelError, match="handover"):
+            pool.launch(TRUE)
+        assert pool.ready == 0 and wholly(network, pool)
 
 
 def test_whoever_waits_is_told(network, monkeypatch):

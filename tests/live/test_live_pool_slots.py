@@ -322,6 +322,13 @@ def test_a_slot_below_a_namespace_that_is_joined():
             assert slot.output_of(["/usr/bin/id", "-u"]) == "0\n"
 
 
+@pytest.mark.parametrize("new", [{"user", "net"}, {"net"}, {"user", "net", "pid"}, {"net", "pid"}, {"user", "net", "time"}])
+def test_a_slot_that_is_hidden_from_its_maker_has_the_score_of_its_command(new):
+    with nsnet.spawn(CAT, new={"user"}, stdin=nsnet.PIPE, **OWN) as outer:
+        with Slot(new=new, join={"user": outer.userns}) as slot:
+            assert slot.output_of(["/bin/cat", "/proc/self/oom_score_adj"], oom_score_adj=900) == "900\n"
+
+
 @needs_root
 def test_a_slot_without_a_user_namespace_is_whom_its_command_asks_for(way):
     with Slot(new={"net"}) as slot:
