@@ -1,4 +1,4 @@
-"""Many attached at once, when something goes wrong in the middle of it: all of it is undone, with what there is to do it with."""
+"""Many attached at once, when something goes wrong in the middle: all is undone, with what there is to do it with."""
 
 import errno
 import os
@@ -17,9 +17,9 @@ MANY = 80                           # more than one part (attaching.AT_ONCE)
 
 
 @contextmanager
-def namespaces(count):
+def namespaces(host, count):
     with ExitStack() as opened:
-        yield [opened.enter_context(netns) for netns in nsnet.Netns.new_many(count)]
+        yield [opened.enter_context(netns) for netns in nsnet.Netns.new_many(count, beside=host)]
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def requests_for(targets, **more):
 
 @pytest.mark.parametrize("lifetime", LIFETIMES)
 def test_where_descriptors_run_out_what_was_begun_is_undone_without_any(host, lifetime):
-    with namespaces(MANY) as targets, network_on(host, lifetime=lifetime) as network:
+    with namespaces(host, MANY) as targets, network_on(host, lifetime=lifetime) as network:
         network.attach(targets[0], address="10.0.0.2/16")
         before = links_of(host)
         with room_for(MANY // 2), pytest.raises(nsnet.KernelError) as caught:
@@ -65,7 +65,7 @@ def test_where_descriptors_run_out_what_was_begun_is_undone_without_any(host, li
 @pytest.mark.parametrize("more", [{}, {"sysctls": {"net.ipv4.ip_forward": "1"}}])
 def test_an_error_in_the_last_part_undoes_all(host, lifetime, more, said):
     steps = []
-    with namespaces(MANY) as targets, network_on(host, lifetime=lifetime,
+    with namespaces(host, MANY) as targets, network_on(host, lifetime=lifetime,
                                                  on_step=steps.append if said else None) as network:
         network.attach(targets[0], address="10.0.0.2/16")
         before, names = links_of(host), [one["name"] for one in network.entries()]

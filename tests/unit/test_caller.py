@@ -6,7 +6,8 @@ import pytest
 
 from nsnet import caller, kernel
 
-MAPS = {"/proc/self/uid_map": "0 1000 1\n", "/proc/self/gid_map": "0 1000 1\n5 70 2\n", "/proc/self/setgroups": "deny\n"}
+MAPS = {"/proc/self/uid_map": "0 1000 1\n",
+        "/proc/self/gid_map": "0 1000 1\n5 70 2\n", "/proc/self/setgroups": "deny\n"}
 
 
 @pytest.fixture(autouse=True)
