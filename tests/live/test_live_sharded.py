@@ -390,24 +390,24 @@ def descriptors_for(wanted):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.skipif(not LONG, reason="NSNET_HYPOTHESIS=long: a bridge with all of its ports")
-def test_more_than_one_bridge_takes(host, state):
-    with descriptors_for(5000), ExitStack() as opened:
-        made = [opened.enter_context(netns) for netns in nsnet.Netns.new_many(1026, beside=host)]
-        with nsnet.Network("one", address=V4, netns=host) as network:
-            with pytest.raises(NetlinkError) as caught:
-                network.attach_many([{"netns": netns} for netns in made[:1024]])
-            assert caught.value.errno == errno.EXFULL
-        with network_on(host) as network:
-            network.attach_many([{"netns": netns} for netns in made])
-            counts = [len(shard.entries()) for shard in network.shards]
-            assert sum(counts) == 1026 and network.faults() == [] and ifnames(made[1025]) == ["eth0", "lo"]
-            assert len({entry["addresses"][0] for entry in network.entries()}) == 1026
-            network.detach_many(network.attachments)
-            full = network.attach_many([{"netns": netns, "address": f"10.0.{1 + number // 250}.{number % 250}/17"}
-                                        for number, netns in enumerate(made[:1023])])
-            assert {one.network.bridge for one in full} == {"br-0"}
-            with pytest.raises(KernelError, match="bridge br-0") as caught:
-                network.attach(made[1023], address="10.0.100.9/17")
-            assert caught.value.errno == errno.EXFULL and network.attach(made[1023]).network.bridge == "br-1"
-    assert claims(state) == []
+if LONG:                            # a bridge with all of its ports
+    def test_more_than_one_bridge_takes(host, state):
+        with descriptors_for(5000), ExitStack() as opened:
+            made = [opened.enter_context(netns) for netns in nsnet.Netns.new_many(1026, beside=host)]
+            with nsnet.Network("one", address=V4, netns=host) as network:
+                with pytest.raises(NetlinkError) as caught:
+                    network.attach_many([{"netns": netns} for netns in made[:1024]])
+                assert caught.value.errno == errno.EXFULL
+            with network_on(host) as network:
+                network.attach_many([{"netns": netns} for netns in made])
+                counts = [len(shard.entries()) for shard in network.shards]
+                assert sum(counts) == 1026 and network.faults() == [] and ifnames(made[1025]) == ["eth0", "lo"]
+                assert len({entry["addresses"][0] for entry in network.entries()}) == 1026
+                network.detach_many(network.attachments)
+                full = network.attach_many([{"netns": netns, "address": f"10.0.{1 + number // 250}.{number % 250}/17"}
+                                            for number, netns in enumerate(made[:1023])])
+                assert {one.network.bridge for one in full} == {"br-0"}
+                with pytest.raises(KernelError, match="bridge br-0") as caught:
+                    network.attach(made[1023], address="10.0.100.9/17")
+                assert caught.value.errno == errno.EXFULL and network.attach(made[1023]).network.bridge == "br-1"
+        assert claims(state) == []
