@@ -70,6 +70,7 @@ class Reaper:
             with self._changed:
                 for item in items:
                     self._under_way.remove(item)
+                self._changed.notify_all()
 
     @property
     def pending(self) -> List:
@@ -84,7 +85,7 @@ class Reaper:
             self._settling += 1
             self._changed.notify_all()
             try:
-                while self._thread is not None:
+                while self._thread is not None or self._under_way:      # others may have taken it
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return [*self._under_way, *self._queue]

@@ -177,6 +177,21 @@ def test_two_at_once_do_not_forget_each_other_s(sweeper):
     assert sweeper.reaper.pending == []
 
 
+def test_settling_waits_for_what_others_have_taken(sweeper):
+    sweeper.begin("a")
+    sweeper.reaper.add("b")
+    said = []
+    settling = threading.Thread(target=lambda: said.append(sweeper.settle()))
+    with sweeper.reaper.taken():
+        sweeper.end()
+        sweeper.wait_until(lambda: sweeper.reaper._thread is None)
+        settling.start()
+        sweeper.wait_until(lambda: sweeper.reaper._changed._waiters)
+        assert said == []
+    settling.join(PATIENCE)
+    assert said == [[]]
+
+
 def test_what_was_not_done_is_queued_again_and_whoever_settles_is_told(sweeper):
     sweeper.error = OSError("not now")
     sweeper.begin("a")
