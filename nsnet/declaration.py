@@ -270,10 +270,14 @@ def _checked(keys: Tuple[Key, ...], given: Any, where: str) -> Dict[str, Any]:
             raise UsageError(f"{inside(where)}key {name!r}: there is none of that name; {hint}")
     found = {}
     for key in keys:
-        value, what = given.get(key.name), at(where, key.called if key.called and not where else key.name)
-        if value is None and key.required:
+        value = given.get(key.name)
+        if value is None and not key.required:
+            found[key.field or key.name] = key.default
+            continue
+        what = at(where, key.called if key.called and not where else key.name)
+        if value is None:
             raise UsageError(f"{what}: there is none; expected {key.says}")
-        found[key.field or key.name] = key.default if value is None else key.kind.check(value, what)
+        found[key.field or key.name] = key.kind.check(value, what)
     return found
 
 
@@ -286,7 +290,7 @@ def _near(name: str, names: Sequence[str], cutoff: float = 0.6) -> List[str]:
 
 # --- how they fit together ---
 
-class _Taken:
+class Taken:
     """What of a network is given away already: addresses, MACs and links, each with whom it is given to."""
 
     def __init__(self, network: NetworkSpec):
@@ -294,9 +298,9 @@ class _Taken:
         self.links = {network.bridge: network.bridge}
         self.lladdrs = {} if network.lladdr is None else {network.lladdr: network.bridge}
         self.addresses: Dict[bytes, str] = {}
-        self.ends: Dict[Tuple, str] = {}
+        self.ends: Dict[Optional[Tuple], str] = {}
         for spec in network.attachments:
-            self.add(spec, "")
+            self.add(spec)
 
     def free_name(self) -> str:
         """n and its place; a later number where an earlier attachment was given that name."""
@@ -305,10 +309,10 @@ class _Taken:
             index += 1
         return f"n{index}"
 
-    def add(self, spec: AttachmentSpec, where: str) -> None:
-        """Raises UsageError for what is given twice."""
+    def check(self, spec: AttachmentSpec, where: str) -> None:
+        """Raises UsageError for what is given away already."""
         for address in spec.addresses:
-            if self.addresses.setdefault(address.packed, spec.name) != spec.name:
+            if self.addresses.get(address.packed, spec.name) != spec.name:
                 raise UsageError(f"{at(where, 'address')} '{address}': {self.addresses[address.packed]} has it")
         if spec.name in self.names:
             raise UsageError(f"{at(where, 'name')} {spec.name!r}: it stands for two attachments")
@@ -317,18 +321,27 @@ class _Taken:
         if spec.lladdr is not None and spec.lladdr in self.lladdrs:
             raise UsageError(f"{at(where, 'lladdr')} {spec.lladdr!r}: {self.lladdrs[spec.lladdr]} has it")
         _meet(self.ends, spec, where)
+
+    def add(self, spec: AttachmentSpec) -> None:
+        """Give it away."""
+        self.addresses.update((address.packed, spec.name) for address in spec.addresses)
+        self.ends[_end_of(spec)] = spec.name
         self.names[spec.name] = spec.name
         self.links[spec.host_ifname] = self.lladdrs[spec.lladdr] = spec.name
 
 
-def _meet(ends: Dict[Tuple, str], spec: AttachmentSpec, where: str) -> None:
+def _end_of(spec: AttachmentSpec) -> Optional[Tuple]:
+    """Which link in which namespace; None for a namespace that is made for it."""
+    if (spec.pid, spec.netns, spec.pin) == (None, None, None):
+        return None
+    return spec.pid, f"/run/netns/{spec.pin}" if spec.pin else spec.netns, spec.ifname
+
+
+def _meet(ends: Dict[Optional[Tuple], str], spec: AttachmentSpec, where: str) -> None:
     """Refuse a second link of one name in one namespace, as far as two ways to name a namespace are seen to be one."""
-    if (spec.pid, spec.netns, spec.pin) == (None, None, None):      # a new one
-        return
-    end = (spec.pid, f"/run/netns/{spec.pin}" if spec.pin else spec.netns, spec.ifname)
-    if end in ends:
+    end = _end_of(spec)
+    if end is not None and end in ends:
         raise UsageError(f"{at(where, 'ifname')} {spec.ifname!r}: {ends[end]} has it in that namespace")
-    ends[end] = spec.name
 
 
 def network(given: Mapping, where: str = "") -> NetworkSpec:
@@ -355,20 +368,25 @@ def network(given: Mapping, where: str = "") -> NetworkSpec:
         value = getattr(spec, name)
         if value is not None:
             raise UsageError(f"{at(where, name)} {value!r}: expected none with adopt; the bridge is the user's")
-    taken = _Taken(spec)
-    return spec._replace(attachments=tuple(_attachment(table, spec, taken, at(where, f"attachments[{index}]"), True)
-                                           for index, table in enumerate(tables)))
+    taken, attachments = Taken(spec), []
+    for index, table in enumerate(tables):
+        place = at(where, f"attachments[{index}]")
+        attachments.append(_attachment(table, spec, taken, place, True))
+        taken.add(attachments[-1])
+    return spec._replace(attachments=tuple(attachments))
 
 
-def attachment(given: Mapping, network: NetworkSpec, where: str = "", needs_target: bool = True) -> AttachmentSpec:
+def attachment(given: Mapping, network: NetworkSpec, where: str = "", needs_target: bool = True,
+               taken: Optional[Taken] = None) -> AttachmentSpec:
     """An attachment to `network`, beside those that this has, from a dict with the keys of `ATTACHMENT`.
 
-    `needs_target`: whether one of command, pid, netns and pin must be given; never more than one. Raises UsageError.
+    `needs_target`: whether one of command, pid, netns and pin must be given; never more than one. `taken`: Taken(network),
+    for who asks often. Raises UsageError.
     """
-    return _attachment(given, network, _Taken(network), where, needs_target)
+    return _attachment(given, network, Taken(network) if taken is None else taken, where, needs_target)
 
 
-def _attachment(given: Mapping, network: NetworkSpec, taken: _Taken, where: str, needs_target: bool) -> AttachmentSpec:
+def _attachment(given: Mapping, network: NetworkSpec, taken: Taken, where: str, needs_target: bool) -> AttachmentSpec:
     found = _checked(ATTACHMENT, given, where)
     targets = [name for name in TARGETS if found[name] is not None]
     if len(targets) > 1 or needs_target and not targets:
@@ -395,7 +413,7 @@ def _attachment(given: Mapping, network: NetworkSpec, taken: _Taken, where: str,
             what = at(where, f"routes[{number}].dst")
             raise UsageError(f"{what} {route.dst!r}: expected default_route to be false, or a metric")
     spec = AttachmentSpec(**found)
-    taken.add(spec, where)
+    taken.check(spec, where)
     return spec
 
 
@@ -421,7 +439,7 @@ def _gateways(addresses: Sequence[Address], network: NetworkSpec, what: str) -> 
 def _apart(specs: Sequence[NetworkSpec], places: Sequence[str]) -> None:
     """Refuse networks of one file that get into each other's way."""
     links: Dict[str, str] = {}
-    ends: Dict[Tuple, str] = {}
+    ends: Dict[Optional[Tuple], str] = {}
     for spec, place in zip(specs, places):
         names = [(spec.bridge, at(place, "bridge"))]
         for index, item in enumerate(spec.attachments):
@@ -432,6 +450,7 @@ def _apart(specs: Sequence[NetworkSpec], places: Sequence[str]) -> None:
     for spec, place in zip(specs, places):
         for index, item in enumerate(spec.attachments):
             _meet(ends, item, at(place, f"attachments[{index}]"))
+            ends[_end_of(item)] = item.name
     subnets = sorted((own.version, own.with_host(0).packed, own.with_host(own.broadcast).packed, index, str(own))
                      for index, spec in enumerate(specs) for own in spec.addresses)
     widest = None                       # of two subnets one holds the other, or they are apart

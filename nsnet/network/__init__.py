@@ -259,7 +259,9 @@ class Network(Repairing):
     def _spec_of(self, given: Mapping[str, Any]) -> AttachmentSpec:
         """Of an attachment that is not declared. Raises UsageError."""
         given = {key: value for key, value in given.items() if value is not None}
-        spec = declaration.attachment({"address": "auto", **given}, self.spec, needs_target=False)
+        if self._declared is None:
+            self._declared = declaration.Taken(self.spec)
+        spec = declaration.attachment({"address": "auto", **given}, self.spec, needs_target=False, taken=self._declared)
         if spec.host_ifname is None:
             spec = spec._replace(host_ifname=f"veth{os.urandom(4).hex()}")
             if "name" not in given:

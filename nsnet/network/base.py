@@ -59,6 +59,7 @@ class Base:
         self._made_by = 0                           # the pid of who holds the claim: a fork of it owns nothing
         self._held: Union[None, kernel.Descriptor, socket.socket] = None
         self._claim: Optional[Claim] = None
+        self._declared: Optional[declaration.Taken] = None      # by what is declared
         self._ref: Optional[LinkRef] = None
         self._attachments: Dict[str, Attachment] = {}
         self._containers: Dict[str, Container] = {}     # by the host's end, too
