@@ -108,7 +108,7 @@ def remembered(make: Callable[..., Request]) -> Callable[..., Request]:
     """A verb whose last requests are kept: what is the same for each container of a network, lo up, the default route, is
     made and checked once. Arguments are the same if they are of the same types, for 1 is not True here.
     """
-    kept = lru_cache(maxsize=256, typed=True)(make)
+    kept = lru_cache(maxsize=32, typed=True)(make)         # one of each container is new: few are enough
 
     @wraps(make)
     def remembering(*args: Any, **options: Any) -> Request:
