@@ -20,7 +20,6 @@ ALONE = "the same without the namespace: veth pair, port, address, default route
 NEW = "the namespace alone"
 GONE = "one slot detached: names gone, the namespace is still there"
 STEPS = {BOTH: (NAMESPACES, ATTACH), ALONE: (ATTACH,), NEW: (NAMESPACES,), GONE: (DETACH,)}
-ROUNDS = 7              # of a few seconds each
 FEWER = 10              # a peer makes a tenth of the slots: it takes that much longer
 BUSY = 1.8              # the load that the rounds make themselves
 
@@ -84,7 +83,7 @@ def bulk(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
                 if task != GONE or side in (FLOOR, OURS):
                     entries[task].append(Entry(side, how, rounds.steps(*steps), rounds.state))
         contest = hold(f"bulk: {slots} slots on one bridge, each of them", [Task(*item) for item in entries.items()],
-                       plan._replace(rounds=min(plan.rounds, ROUNDS), warm_up=1), {**missing, **field.missing})
+                       plan._replace(warm_up=1), {**missing, **field.missing})
         notes = [*stage.describe(), *said_of_room(plan.slots, slots)]
     if any(side not in (FLOOR, OURS) and made for side, _, made, _ in sides):
         notes.append(f"peers: {fewer} slots a round, on a bridge without others; their links are deleted for them")

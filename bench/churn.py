@@ -24,7 +24,6 @@ from bench.stage import GaveWay, Stage
 CYCLE = "one slot that comes and goes: namespace, attached, detached, name gone"
 MANY = 200              # at a time, where it is many
 FEW = 5                 # cycles between two looks at the clock
-SLICES = 5              # turns that each one's time is given in
 PEERS = ("pyroute2",)
 BUSY = 1.8              # the load that the rounds make themselves
 
@@ -98,17 +97,17 @@ class Way(NamedTuple):
 
 
 def churn(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
-    """Each has the same time, in slices."""
-    many, slices = min(MANY, room_for(MANY)), min(plan.rounds, SLICES)
+    """Each has the same time, in as many slices as there are rounds."""
+    many = min(MANY, room_for(MANY))
     present, missing = roll_call([name for name in plan.peers if name in PEERS])
     with ExitStack() as opened:
         stage = opened.enter_context(Stage())
         field = Field(opened, stage)
         ways = _ways(opened, field, stage, present, many)
-        entries = [Entry(way.side, way.how, partial(_turn, way, plan.seconds / slices), partial(_once, way))
+        entries = [Entry(way.side, way.how, partial(_turn, way, plan.seconds / plan.rounds), partial(_once, way))
                    for way in ways]
         contest = hold("churn: slots that come and go, each of them", [Task(CYCLE, entries)],
-                       plan._replace(rounds=slices, warm_up=0), {**missing, **field.missing})
+                       plan._replace(warm_up=0), {**missing, **field.missing})
         notes = [*stage.describe(), *_in_a_second(contest), *disturbance(contest.spread_of(FLOOR), busy=BUSY)]
     return {"churn": contest._replace(notes=notes, counts={"seconds": plan.seconds})}
 

@@ -39,8 +39,8 @@ def imports(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
         entries = [_entry(side, how, ("-c", code or how), directory) for side, how, code in codes]
         entries.append(_entry(OURS, LIST, ("-m", "nsnet", "list"), directory))
         contest = hold("import: start-up", [Task(TASK, entries)], plan, missing)
-    sizes = {f"{side}: {how}": [_resident(code or how) for _ in range(min(SIZES, plan.rounds))]
-             for side, how, code in codes}
+        sizes = {f"{side}: {how}": [_resident(code or how, directory) for _ in range(min(SIZES, plan.rounds))]
+                 for side, how, code in codes}
     beyond = _beyond(contest, sizes)
     notes = [_said(label, figures) for label, figures in beyond.items()]
     counts = {"beyond": beyond, "resident_kib": sizes, "must": _musts(beyond)}
@@ -48,16 +48,26 @@ def imports(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
 
 
 def _entry(side: str, how: str, words: Sequence[str], directory: str) -> Entry:
-    """`directory`: has nsnet's state, of which there is none."""
     def run() -> int:
         return subprocess.call([sys.executable, *words], cwd=str(CHECKOUT), stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, env={**os.environ, "NSNET_STATE_DIR": directory})
+                               stdout=subprocess.DEVNULL, env=_environment(directory))
     return Entry(side, how, lambda: timed(run, 1), run)
 
 
-def _resident(code: str) -> int:
+def _environment(directory: str) -> Dict[str, str]:
+    """`directory`: has nsnet's state, of which there is none, and everybody's bytecode, which the first run writes.
+
+    Without bytecode the compiler would be measured: where nobody may write to the checkout, or in an environment with
+    PYTHONDONTWRITEBYTECODE.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "NSNET_STATE_DIR": directory, "PYTHONPYCACHEPREFIX": os.path.join(directory, "bytecode")}
+
+
+def _resident(code: str, directory: str) -> int:
     """KiB at the end of it."""
-    return int(subprocess.check_output([sys.executable, "-c", code + "\n" + RESIDENT], cwd=str(CHECKOUT)))
+    return int(subprocess.check_output([sys.executable, "-c", code + "\n" + RESIDENT], cwd=str(CHECKOUT),
+                                       env=_environment(directory)))
 
 
 # --- what is said of it ---

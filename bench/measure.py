@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Plan(NamedTuple):
     """What was asked for: how many rounds, and for the scenarios that know them how many links, which peers, and how
     big (MiB) the programs are that launch, with huge pages or without. `quick`: for a first look, with less of all.
-    `slots`: at once, in bulk and idle; `scale`: how many, one after the other; `seconds`: of churn, for each contestant.
+    `slots`: at once, in bulk and idle; `scale`: how many, one after the other; `seconds`: of churn, for each side.
     """
 
     rounds: int

@@ -21,7 +21,6 @@ from bench.stage import CHECKOUT, GaveWay, Stage, run_inside
 
 PROCESS = "the process that made it: growth of its resident memory"
 KERNEL = "the kernel: objects of its slabs, memory of each CPU, stacks and page tables"
-ROUNDS = 5
 WAYS = (("attached", OURS, "new namespace, attached"), ("launched", OURS, "parked child, launched"),
         ("pyroute2", "pyroute2", "a NetNS kept open"))
 FLOORED = "straight-line C, new namespace, attached"
@@ -50,7 +49,7 @@ def memory(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
                 of_process.append(Entry(side, how, parts.turn(lambda taken: taken["process"]), _nothing))
                 of_kernel.append(Entry(side, how, parts.turn(_kernel), _nothing))
         contest = hold(f"rss: {slots} idle slots, each of them", [Task(PROCESS, of_process), Task(KERNEL, of_kernel)],
-                       plan._replace(rounds=min(plan.rounds, ROUNDS), warm_up=0), {**missing, **field.missing})
+                       plan._replace(warm_up=0), {**missing, **field.missing})
         held = {how: _run(stage, way, slots, "traced") for way, side, how in WAYS if side == OURS or side in present}
         notes = [*stage.describe(), *(_said(how, one) for how, one in held.items()), *FOOT]
     return {"rss": contest._replace(notes=notes, unit="KiB", counts={"slots": slots, "held": held})}

@@ -1,7 +1,7 @@
 """RESULTS.md: everything that one run measured, as a document. Made of the same JSON that `--json` writes.
 
-Knows Markdown, and the parts that a result can have (see contest.Contest). Refuses to know any scenario: what nsnet must
-show, they say themselves, or shown.py.
+Knows Markdown, and the parts that a result can have (see contest.Contest). Refuses to know any scenario: what nsnet
+must show, they say themselves, or shown.py.
 """
 
 from typing import Any, List, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any, List, Mapping, Sequence
 from bench import shown
 from bench.measure import Spread, brief, quartiles
 
-COMMAND = "python -m bench all --peers all --report bench/RESULTS.md"
+COMMAND = "unshare -n python -m bench all --peers all --report bench/RESULTS.md"
 SHOWN = 14              # system calls by name; the others are added up
 
 
@@ -27,8 +27,8 @@ def document(content: Mapping[str, Any], pictures: Mapping[str, Sequence[str]], 
 
 def _preface(content: Mapping[str, Any]) -> str:
     seconds = sum(content["seconds"].values())
-    return (f"nsnet {content['nsnet']}, {content['date']}, in {seconds / 60:.0f} minutes. Written by `{content['command']}`; the full one is"
-            f" `{COMMAND}`.\n\n"
+    return (f"nsnet {content['nsnet']}, {content['date']}, in {seconds / 60:.0f} minutes. Written by"
+            f" `{content['command']}`; the full one is `{COMMAND}`.\n\n"
             "All of one table was measured in turns, in the same minutes, so its ratios are what to believe; figures are"
             " medians with quartiles. *To floor* is how many times as long"
             " as the floor it took: C over raw netlink, compiled on the spot, the first line of each group.")

@@ -9,18 +9,17 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 from bench.bulk import BUSY, Field, said_of_room
 from bench.contest import FLOOR, OURS, Contest, Entry, Task, hold
 from bench.measure import Plan, disturbance, quartiles
-from bench.slots import ATTACH, BRIDGES, DETACH, NAMESPACES, Rounds, room_for
+from bench.slots import ATTACH, BRIDGES, DETACH, NAMESPACES, PORTS, Rounds, room_for
 from bench.stage import Stage
 
 SHARDS = 8              # bridges: 4,000 ports need 4 at least
-ROUNDS = 3              # a minute each
 UP, DOWN = (NAMESPACES, BRIDGES, ATTACH), (DETACH,)
 
 
 def scale(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
     """Every size in turns, in every round."""
-    room = room_for(max(plan.scale))
-    sizes = [slots for slots in plan.scale if SHARDS <= slots <= room] or [max(SHARDS, room)]
+    room = min(room_for(max(plan.scale)), SHARDS * PORTS)
+    sizes = [slots for slots in plan.scale if slots <= room] or [max(SHARDS, room)]
     with ExitStack() as opened:
         stage = opened.enter_context(Stage())
         field = Field(opened, stage)
@@ -37,7 +36,7 @@ def scale(wanted: Sequence[str], plan: Plan) -> Dict[str, Contest]:
             tasks += [Task(f"one of {slots}: namespace, bridge, veth pair, port, address, route, carrier", up),
                       Task(f"one of {slots}: detached, names gone", down)]
         contest = hold(f"scale: up to {sizes[-1]} slots on {SHARDS} bridges, each of them", tasks,
-                       plan._replace(rounds=min(plan.rounds, ROUNDS), warm_up=0), field.missing)
+                       plan._replace(warm_up=0), field.missing)
         notes = [*stage.describe(), *said_of_room(max(plan.scale), sizes[-1])]
     growth = {side: {str(slots): contest.rounds[f"{task.name}: {one.label}"]
                      for slots, task in zip(sizes, tasks[::2]) for one in task.entries if one.side == side}

@@ -60,7 +60,8 @@ def _scale(result: Result) -> Lines:
 
 def _churn(result: Result) -> Lines:
     peer = _first(result, PEER)
-    what = "churn: create and destroy, names gone"
+    way = next(line["name"] for line in result["lines"] if line["side"] == OURS)
+    what = f"churn: create and destroy, names gone ({way.rpartition(', ')[2]}, {PEER} one at a time)"
     return [must(what, _first(result, OURS), peer, than=PEER, times_faster=30)] if peer else []
 
 

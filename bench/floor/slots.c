@@ -19,22 +19,15 @@
  */
 #define _GNU_SOURCE
 #define BATCH_BYTES (1 << 17)
-#include <linux/ethtool.h>
-#include <linux/sockios.h>
-#include <linux/veth.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 
-#include "floor.h"
+#include "container.h"
 
 #define MOST 8192		/* slots */
 #define MOST_BRIDGES 250
 #define BRIDGES 4711		/* groups; never 0, which is every link's */
 #define PORTS 4712
 #define ONE 4713
-#define INSIDE 1000		/* the ifindex of eth0: above tunl0 and the like, which appear in every namespace */
-#define LOOPBACK 1
 #define CHUNK 128		/* veth pairs in one send: more of them gain nothing */
 
 struct fleet {
@@ -59,16 +52,10 @@ static int make_netns(void)
 
 	if (unshare(CLONE_NEWNET) < 0)
 		die("unshare");
-	rtnl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	rtnl = route_socket();
 	if (rtnl < 0)
 		die("socket");
 	return rtnl;
-}
-
-static void go_home(void)
-{
-	if (setns(fleet.netns, CLONE_NEWNET) < 0)
-		die("setns");
 }
 
 static int netns_of(int rtnl)
@@ -107,20 +94,6 @@ static void give_address(int index, int bridge, int number)
 	put_host(IFA_ADDRESS, bridge, number);
 }
 
-/* So that nothing is flooded for IPv6 when the link comes up. */
-static void no_link_local(int index)
-{
-	uint8_t none = IN6_ADDR_GEN_MODE_NONE;
-	struct rtattr *families, *inet6;
-
-	link_message(&batch, RTM_SETLINK, 0, index, 0);
-	families = put(&batch, IFLA_AF_SPEC, NULL, 0);
-	inet6 = put(&batch, AF_INET6, NULL, 0);
-	put(&batch, IFLA_INET6_ADDR_GEN_MODE, &none, sizeof(none));
-	end(&batch, inet6);
-	end(&batch, families);
-}
-
 static void make_bridges(void)
 {
 	struct rtattr *info;
@@ -137,7 +110,7 @@ static void make_bridges(void)
 		info = put(&batch, IFLA_LINKINFO, NULL, 0);
 		put_text(&batch, IFLA_INFO_KIND, "bridge");
 		end(&batch, info);
-		no_link_local(fleet.next);
+		put_quiet(&batch, fleet.next);
 		give_address(fleet.next, number, 1);
 		link_message(&batch, RTM_SETLINK, 0, fleet.next, 1);
 		talk(fleet.rtnl, &batch, "bridge");
@@ -157,8 +130,7 @@ static int put_pair(int number, int group, int netns)
 	put_text(&batch, IFLA_IFNAME, name);
 	put_u32(&batch, IFLA_GROUP, group);
 	put_u32(&batch, IFLA_MASTER, fleet.first_bridge + number % fleet.bridges);
-	put_u32(&batch, IFLA_NUM_TX_QUEUES, 1);
-	put_u32(&batch, IFLA_NUM_RX_QUEUES, 1);
+	put_queues(&batch, 1);
 	info = put(&batch, IFLA_LINKINFO, NULL, 0);
 	put_text(&batch, IFLA_INFO_KIND, "veth");
 	data = put(&batch, IFLA_INFO_DATA, NULL, 0);
@@ -166,13 +138,12 @@ static int put_pair(int number, int group, int netns)
 	inside = reserve(&batch, sizeof(*inside));
 	inside->ifi_index = INSIDE;
 	put_text(&batch, IFLA_IFNAME, "eth0");
-	put_u32(&batch, IFLA_NUM_TX_QUEUES, 1);
-	put_u32(&batch, IFLA_NUM_RX_QUEUES, 1);
+	put_queues(&batch, 1);
 	put_u32(&batch, IFLA_NET_NS_FD, netns);
 	end(&batch, peer);
 	end(&batch, data);
 	end(&batch, info);
-	no_link_local(index);
+	put_quiet(&batch, index);
 	return index;
 }
 
@@ -207,7 +178,7 @@ static void configure(int rtnl, int number)
 
 	begin();
 	link_message(&batch, RTM_SETLINK, 0, LOOPBACK, 1);
-	no_link_local(INSIDE);
+	put_quiet(&batch, INSIDE);
 	give_address(INSIDE, bridge, 2 + number / fleet.bridges);
 	link_message(&batch, RTM_SETLINK, 0, INSIDE, 1);
 	route = message(&batch, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, sizeof(*route));
@@ -218,17 +189,6 @@ static void configure(int rtnl, int number)
 	route->rtm_type = RTN_UNICAST;
 	put_host(RTA_GATEWAY, bridge, 1);
 	talk(rtnl, &batch, "container");
-}
-
-/* As in straight.c: wait until the kernel has acted on the carrier that a link just got (Linux 6.8). */
-static void carrier(int rtnl, const char *ifname)
-{
-	struct ethtool_value value = { .cmd = ETHTOOL_GLINK };
-	struct ifreq request = { .ifr_data = (void *)&value };
-
-	strcpy(request.ifr_name, ifname);
-	if (ioctl(rtnl, SIOCETHTOOL, &request) < 0)
-		die("carrier");
 }
 
 static void carriers(int rtnl, int number)
@@ -251,7 +211,7 @@ static void carriers_of_bridges(void)
 	}
 }
 
-static void delete_group(int group)
+static void delete_links(int group)
 {
 	begin();
 	link_message(&batch, RTM_DELLINK, 0, 0, 0);
@@ -267,7 +227,7 @@ static void make_namespaces(void)
 
 	for (slot = 0; slot < fleet.slots; slot++)
 		fleet.sockets[slot] = make_netns();
-	go_home();
+	enter(fleet.netns);
 }
 
 /* A chunk after the other, and each step of all chunks together in the answer. */
@@ -296,6 +256,13 @@ static void attach(struct laps *laps)
 	say(laps, "carrier", since(&at));
 }
 
+static void hide(void)
+{
+	if (fleet.shown >= 0)
+		close(fleet.shown);
+	fleet.shown = -1;
+}
+
 static void let_go(void)
 {
 	int slot;
@@ -303,8 +270,7 @@ static void let_go(void)
 	for (slot = 0; slot < fleet.slots; slot++)
 		close(fleet.sockets[slot]);
 	fleet.slots = 0;
-	close(fleet.shown);
-	fleet.shown = -1;
+	hide();
 }
 
 static void cycle(int count)
@@ -313,7 +279,7 @@ static void cycle(int count)
 
 	while (count-- > 0) {
 		rtnl = make_netns();
-		go_home();
+		enter(fleet.netns);
 		netns = netns_of(rtnl);
 		begin();
 		index = put_pair(fleet.slots, ONE, netns);
@@ -323,7 +289,7 @@ static void cycle(int count)
 		if (!ports_first)
 			raise_ports(index, 1);
 		carriers(rtnl, fleet.slots);
-		delete_group(ONE);
+		delete_links(ONE);
 		close(rtnl);
 	}
 }
@@ -353,49 +319,29 @@ static void obey(char *line, struct laps *laps)
 		fleet.bridges = number_in(number, MOST_BRIDGES, "bridges");
 		make_bridges();
 		lap(laps, "bridges");
-	} else if (!strcmp(verb, "attach")) {
+	} else if (!strcmp(verb, "attach") && fleet.bridges) {
 		attach(laps);
 	} else if (!strcmp(verb, "detach")) {
-		delete_group(PORTS);
+		delete_links(PORTS);
 		lap(laps, "ports");
 	} else if (!strcmp(verb, "down")) {
-		delete_group(BRIDGES);
+		delete_links(BRIDGES);
+		fleet.bridges = 0;
 		lap(laps, "bridges");
 	} else if (!strcmp(verb, "close")) {
 		let_go();
 		lap(laps, "sockets");
-	} else if (!strcmp(verb, "cycle")) {
+	} else if (!strcmp(verb, "cycle") && fleet.bridges) {
 		cycle(number_in(number, 1000000, "cycles"));
 		lap(laps, "cycles");
 	} else if (!strcmp(verb, "show") && fleet.slots) {
+		hide();
 		fleet.shown = netns_of(fleet.sockets[fleet.slots - 1]);
 		snprintf(laps->line, sizeof(laps->line), "%d\n", fleet.shown);
 	} else {
 		errno = EINVAL;
 		die(verb);
 	}
-}
-
-static void write_text(const char *path, const char *format, unsigned int id)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || dprintf(fd, format, id) < 0)
-		die(path);
-	close(fd);
-}
-
-static void move_away(void)
-{
-	unsigned int uid = geteuid(), gid = getegid();
-
-	if (unshare(CLONE_NEWNET) == 0)
-		return;
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
-		die("unshare");
-	write_text("/proc/self/setgroups", "deny", 0);
-	write_text("/proc/self/uid_map", "0 %u 1\n", uid);
-	write_text("/proc/self/gid_map", "0 %u 1\n", gid);
 }
 
 static void raise_limit(void)
@@ -415,7 +361,7 @@ int main(int argc, char **argv)
 	ports_first = argc > 1 && !strcmp(argv[1], "ports-first");
 	raise_limit();
 	move_away();
-	fleet.rtnl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	fleet.rtnl = route_socket();
 	if (fleet.rtnl < 0)
 		die("socket");
 	fleet.netns = netns_of(fleet.rtnl);
