@@ -14,8 +14,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import nsnet
 from bench.measure import TOTAL, Round
-from bench.stage import CHECKOUT, PIPES, Floor, Program, run_inside
-from nsnet import kernel, values
+from bench.stage import CHECKOUT, PIPES, Floor, Program, powers, run_inside
 
 SETTLE = 0.1            # seconds behind each teardown: the kernel takes the ended namespace apart in its own time, and
                         # the locks that it holds meanwhile would be measured in the next round
@@ -217,12 +216,6 @@ class Other(Program):
         ((process,),) = self.show()
         with nsnet.Netns.of_pid(int(process)) as inside:
             return end_state(self.host, inside)
-
-
-def powers(host: nsnet.Netns) -> List[str]:
-    """What a peer may have: all that root has here, or root of the user namespace that owns the host."""
-    mask = kernel.effective_capabilities() if host.userns_fd is None else -1
-    return [name for number, name in enumerate(values.CAPABILITIES) if mask >> number & 1]
 
 
 def sweep(host: nsnet.Netns) -> None:

@@ -16,8 +16,8 @@ from bench.bulk import Field
 from bench.contest import FLOOR, OURS, Contest, Entry, Task, hold
 from bench.measure import Plan, Round
 from bench.peers import roll_call
-from bench.slots import PORTS, Parts, SlotsFloor, powers, room_for, settle
-from bench.stage import CHECKOUT, GaveWay, Stage, run_inside
+from bench.slots import PORTS, Parts, SlotsFloor, room_for, settle
+from bench.stage import CHECKOUT, GaveWay, Stage, powers, run_inside
 
 PROCESS = "the process that made it: growth of its resident memory"
 KERNEL = "the kernel: objects of its slabs, memory of each CPU, stacks and page tables"

@@ -16,8 +16,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optio
 
 import nsnet
 from bench.measure import TOTAL, Round
-from bench.stage import CHECKOUT, PIPES, Floor, GaveWay, Program, run_inside
-from nsnet import kernel, values
+from bench.stage import CHECKOUT, PIPES, Floor, GaveWay, Program, powers, run_inside
 
 NAMESPACES, BRIDGES, ATTACH, DETACH = "namespaces", "bridges", "attach", "detach"
 PARTS = ("veth", "container", "port", "carrier")        # of what C calls attach
@@ -219,12 +218,6 @@ class Other(Program):
             net.del_group(SWEPT)
         self.ask("close")
         return {}
-
-
-def powers(host: nsnet.Netns) -> List[str]:
-    """All that we have, or those of root in the user namespace that owns the host."""
-    mask = kernel.effective_capabilities() if host.userns_fd is None else -1
-    return [name for number, name in enumerate(values.CAPABILITIES) if mask >> number & 1]
 
 
 # --- rounds ---

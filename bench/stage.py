@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 import nsnet
 from bench.measure import TOTAL, Round
+from nsnet import kernel, values
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FLOORS = CHECKOUT / "bench" / "floor"
@@ -137,6 +138,12 @@ def run_inside(netns: nsnet.Netns, argv: Sequence[str], **options: Any) -> nsnet
     """A program in a namespace, by way of the user namespace that owns it if that is not ours."""
     way = {} if netns.userns_fd is None else {"user": netns.userns_fd}
     return nsnet.spawn(argv, join={**way, "net": netns}, **options)
+
+
+def powers(host: nsnet.Netns) -> List[str]:
+    """What a peer may have: all that we have here, or those of root in the user namespace that owns the host."""
+    mask = kernel.effective_capabilities() if host.userns_fd is None else -1
+    return [name for number, name in enumerate(values.CAPABILITIES) if mask >> number & 1]
 
 
 class Stage:
