@@ -184,7 +184,7 @@ class Pool:
         """Whoever was not told anything can still be told, if one is wanted; the others go."""
         while hand:
             with self._turn:
-                if hand[0].is_slot and self._missing > 0 and not self._closing:
+                if hand[0].is_slot and self._missing > self._making and not self._closing:
                     self._ready.extend(starmap(hand.pop, ((),)))
                     self._news.notify()
                     continue
