@@ -100,6 +100,15 @@ def test_what_cannot_be_meant_is_one_line_before_anything_is_measured(state, wor
     assert code == 2 and not out and line.startswith("bench: ") and said in line
 
 
+def test_an_import_is_measured_with_bytecode_wherever_the_checkout_lies(state, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TREE))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    from bench import imports
+    subprocess.run([sys.executable, "-c", "import nsnet; nsnet.UsageError"], cwd=TREE, check=True,
+                   env=imports._environment(str(tmp_path)))
+    assert any(path.name.startswith("errors.") for path in tmp_path.rglob("nsnet/*.pyc"))
+
+
 def test_a_table_says_what_it_is_about_and_no_link_is_left(state):
     before = links_here()
     code, out, err = bench(state, "dump", "--quick", "--rounds", "1", "--links", "4", "--peers", "none")
