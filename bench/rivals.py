@@ -192,6 +192,8 @@ WAYS: Dict[str, Way] = {
 
 
 def answer(rival: Rival, what: str) -> str:
+    if what == "show":
+        return f"{rival.child.pid}\n"
     gc.collect()
     if what == "up":
         rival.prepare()
@@ -206,21 +208,24 @@ def answer(rival: Rival, what: str) -> str:
     return f"{what}={time.perf_counter_ns() - began}"
 
 
-def main() -> int:
-    """Ends at the end of its input. Exit 1, with a word on standard error, if it cannot go on."""
-    name, directory = sys.argv[1:]
+def serve(make: Callable[[], Any], answer: Callable[[Any, str], str]) -> int:
+    """Answers each line for the rival that is made; ends at the end of its input. Exit 1, with a word on standard error, if it
+    cannot go on.
+    """
     try:
-        rival = WAYS[name].make(directory)
+        rival = make()
         gc.freeze()
         for line in sys.stdin:
-            if line == "show\n":
-                print(f"{rival.child.pid}\n", flush=True)
-            else:
-                print(answer(rival, line.strip()), flush=True)
+            print(answer(rival, line.strip()), flush=True)
     except Exception as error:          # noqa: B902  a peer may raise what it likes: it is then left out, and why
         print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    name, directory = sys.argv[1:]
+    return serve(lambda: WAYS[name].make(directory), answer)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
+from bench.rivals import serve
+
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 DIRECTORY = "/run/netns"
@@ -172,17 +174,10 @@ def answer(rival: Rival, verb: str, *words: str) -> str:
 
 
 def main() -> int:
-    """Ends at the end of its input. Exit 1, with a word on standard error, if it cannot go on."""
-    try:
+    def make() -> Any:
         own_directory()
-        rival = WAYS[sys.argv[1]][1]()
-        gc.freeze()
-        for line in sys.stdin:
-            print(answer(rival, *line.split()), flush=True)
-    except Exception as error:          # noqa: B902  a peer may raise what it likes: it is then left out, and why
-        print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
-        return 1
-    return 0
+        return WAYS[sys.argv[1]][1]()
+    return serve(make, lambda rival, line: answer(rival, *line.split()))
 
 
 if __name__ == "__main__":

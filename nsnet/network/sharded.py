@@ -23,7 +23,7 @@ from nsnet.digest import sha256
 from nsnet.drift import Fault
 from nsnet.errors import KernelError, NoFreeAddress, RollbackError, StillPending, UsageError
 from nsnet.netns import Netns
-from nsnet.network import Addresses, Network
+from nsnet.network import Addresses, Network, _given
 from nsnet.removal import Deadline
 from nsnet.requests.common import number
 from nsnet.values import Address
@@ -168,11 +168,11 @@ class ShardedNetwork:
 
     def launch(self, argv: Sequence[str], *, hold: bool = False, **given: Any) -> Container:
         """Run a command in new namespaces, attached to a shard; arguments as for Network.launch()."""
-        return self.launch_many([{"argv": argv, **_given(given)}], hold=hold)[0]
+        return self.launch_many([{"argv": argv, **_given(**given)}], hold=hold)[0]
 
     def attach(self, netns: Netns, **given: Any) -> Attachment:
         """Attach an existing network namespace to a shard; arguments as for Network.attach()."""
-        return self.attach_many([{"netns": netns, **_given(given)}])[0]
+        return self.attach_many([{"netns": netns, **_given(**given)}])[0]
 
     def launch_many(self, wanted: Sequence[Mapping[str, Any]], *, hold: bool = False) -> List[Container]:
         """Launch several, as Network.launch_many(); in the order in which they were asked for. All or none."""
@@ -369,11 +369,6 @@ def _put_back(shard: Network, was_up: bool, before: Sequence[str]) -> None:
         shard.down()
     elif new:
         shard._detach_now(new, Deadline(removal.TIMEOUT), repairing=True)       # it stays up, even without any
-
-
-def _given(arguments: Mapping[str, Any]) -> Dict[str, Any]:
-    """Those that were given."""
-    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

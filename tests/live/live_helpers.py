@@ -390,3 +390,17 @@ def kill_and_wait(process):
     """SIGKILL a Popen, and collect it and its pipes."""
     process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+def ends_with_its_maker_though_a_fork_lives(script):
+    """Run `script`, which makes a process, forks, and prints both numbers; kill it: the process ends, the fork is still there."""
+    with subprocess.Popen([sys.executable, "-c", script], env=environment("/nonexistent"), stdout=subprocess.PIPE,
+                          text=True) as maker:
+        pid, worker = map(int, maker.stdout.readline().split())
+        try:
+            pidfd = os.pidfd_open(pid)
+            maker.kill()
+            assert has_ended(pidfd) and not is_gone(worker)
+            os.close(pidfd)
+        finally:
+            os.kill(worker, signal.SIGKILL)

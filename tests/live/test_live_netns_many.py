@@ -13,8 +13,9 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 
 import nsnet
-from live_helpers import (CLONE_NEWUSER, IS_ROOT, LIBC, NS_GET_USERNS, check, descriptors, environment, has_ended, ifnames,
-                          is_gone, needs, threads, which)
+from live_helpers import (CLONE_NEWUSER, IS_ROOT, LIBC, NS_GET_USERNS, check, descriptors,
+                          ends_with_its_maker_though_a_fork_lives, environment, ifnames,
+                          needs, threads, which)
 from nsnet import clone, kernel
 from nsnet.errors import KernelError, UsageError
 
@@ -247,16 +248,7 @@ def test_who_makes_them_ends_with_its_maker_though_a_fork_of_that_lives():
               "worker = os.fork()\n"
               "if worker == 0: time.sleep(60)\n"
               "print(visits._job.child.pid, worker, flush=True); time.sleep(60)")
-    with subprocess.Popen([sys.executable, "-c", script], env=environment("/nonexistent"), stdout=subprocess.PIPE,
-                          text=True) as maker:
-        pid, worker = map(int, maker.stdout.readline().split())
-        try:
-            pidfd = os.pidfd_open(pid)
-            maker.kill()
-            assert has_ended(pidfd) and not is_gone(worker)
-            os.close(pidfd)
-        finally:
-            os.kill(worker, signal.SIGKILL)
+    ends_with_its_maker_though_a_fork_lives(script)
 
 
 # --- what it costs ---

@@ -7,14 +7,14 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
 import nsnet
-from live_helpers import IS_ROOT, PATIENCE, children, descriptors, environment, has_ended, is_gone, namespace_of, needs_root
+from live_helpers import (IS_ROOT, PATIENCE, children, descriptors, ends_with_its_maker_though_a_fork_lives, has_ended,
+                          is_gone, namespace_of, needs_root)
 from nsnet import clone, job, kernel
 from nsnet.process import Process
 
@@ -142,16 +142,7 @@ def test_a_slot_ends_with_its_maker_though_a_fork_of_that_lives():
               "worker = os.fork()\n"
               "if worker == 0: time.sleep(60)\n"
               "print(slot.pid, worker, flush=True); time.sleep(60)")
-    with subprocess.Popen([sys.executable, "-c", script], env=environment("/nonexistent"), stdout=subprocess.PIPE,
-                          text=True) as maker:
-        pid, worker = map(int, maker.stdout.readline().split())
-        try:
-            pidfd = os.pidfd_open(pid)
-            maker.kill()
-            assert has_ended(pidfd) and not is_gone(worker)
-            os.close(pidfd)
-        finally:
-            os.kill(worker, signal.SIGKILL)
+    ends_with_its_maker_though_a_fork_lives(script)
 
 
 # --- what its command gets ---
